@@ -5,41 +5,96 @@ package interestlog
 
 import (
 	"context"
-	"log/slog"
+	"fmt"
+	"strings"
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/interest"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
+// topicConfig is what the interest topic is made with. Tombstones and segments
+// live for five minutes: each interest that comes and goes leaves one
+// tombstone, and one that a reader misses only makes it send too much.
+var topicConfig = map[string]string{
+	"cleanup.policy":            "compact",
+	"delete.retention.ms":       "300000",
+	"segment.ms":                "300000",
+	"min.cleanable.dirty.ratio": "0.1",
+}
+
+// UnfitError says why an existing interest topic cannot be used. It does not
+// go away by trying again.
+type UnfitError struct {
+	Problem string // what is wrong
+	Remedy  string // what an operator can do
+}
+
+// Error implements error.
+func (e *UnfitError) Error() string {
+	return fmt.Sprintf("interest topic %s cannot be used: %s; %s", interest.Topic, e.Problem, e.Remedy)
+}
+
 // Ensure creates the interest topic (one partition, compacted, delete.retention.ms
-// and segment.ms 5 min, dirty ratio 0.1) or checks the one that is there: any other cleanup
-// policy than exactly "compact", or more than one partition, is an error that says what to do. Returns its id.
+// and segment.ms 5 min, dirty ratio 0.1) or checks the one that is there: any other
+// cleanup policy than exactly "compact", or more than one partition, is an
+// *UnfitError that says what to do. Replicas 0 is the broker's default. It tries
+// once; other errors are the cluster's (see broker.Retryable). Returns its id.
 func Ensure(ctx context.Context, c *broker.Client, replicas int) (stream.TopicID, error) {
-	panic("not built")
+	t, ok, err := lookup(ctx, c)
+	if err != nil {
+		return stream.TopicID{}, err
+	}
+	if !ok {
+		if _, err := c.CreateTopic(ctx, broker.TopicSpec{
+			Name: interest.Topic, Partitions: 1, Replicas: replicas, Config: topicConfig,
+		}); err != nil {
+			return stream.TopicID{}, fmt.Errorf("create interest topic %s: %w", interest.Topic, err)
+		}
+		if t, ok, err = lookup(ctx, c); err != nil {
+			return stream.TopicID{}, err
+		}
+		if !ok {
+			return stream.TopicID{}, fmt.Errorf("interest topic %s vanished after it was made: %w", interest.Topic, stream.ErrUnknownTopic)
+		}
+	}
+	// Also what was just made is checked: another process may have been first.
+	if err := check(ctx, c, t); err != nil {
+		return stream.TopicID{}, err
+	}
+	return t.ID, nil
 }
 
-// Handler receives the log. Calls come from Run's goroutine, one at a time.
-type Handler interface {
-	// Reset: the log begins anew (at the start, or the topic was made again).
-	Reset(log stream.TopicID)
-	// Apply: everything up to and including pos is applied after this call.
-	// ok=false: the record could not be read (counted), only pos moves.
-	Apply(pos stream.InterestPos, r interest.Record, ok bool)
-	// Caught: everything that was in the log when this pass began is applied;
-	// called after each read that reached the end, also when nothing came.
-	Caught(pos stream.InterestPos)
+func lookup(ctx context.Context, c *broker.Client) (broker.Topic, bool, error) {
+	ts, err := c.Topics(ctx, interest.Topic)
+	if err != nil {
+		return broker.Topic{}, false, fmt.Errorf("look up interest topic %s: %w", interest.Topic, err)
+	}
+	for _, t := range ts {
+		if t.Name == interest.Topic {
+			return t, true, nil
+		}
+	}
+	return broker.Topic{}, false, nil
 }
 
-// Follower follows the log.
-type Follower struct{}
-
-// NewFollower makes a follower; it reads nothing yet.
-func NewFollower(c *broker.Client, h Handler, log *slog.Logger) *Follower { panic("not built") }
-
-// Run reads from the log's first offset and goes on until ctx ends. Errors of
-// the cluster are retried with backoff, for ever.
-func (f *Follower) Run(ctx context.Context) error { panic("not built") }
-
-// Sync waits until everything that is in the log at the time of the call is applied.
-func (f *Follower) Sync(ctx context.Context) error { panic("not built") }
+func check(ctx context.Context, c *broker.Client, t broker.Topic) error {
+	if n := len(t.Partitions); n != 1 {
+		return &UnfitError{
+			Problem: fmt.Sprintf("it has %d partitions, and only one keeps interests in order", n),
+			Remedy:  "stop all fan-outs and gateways, delete the topic and start again (it is made anew; clients resume)",
+		}
+	}
+	cfg, err := c.TopicConfig(ctx, interest.Topic)
+	if err != nil {
+		return fmt.Errorf("read configuration of interest topic %s: %w", interest.Topic, err)
+	}
+	if p := strings.TrimSpace(cfg["cleanup.policy"]); p != "compact" {
+		return &UnfitError{
+			Problem: fmt.Sprintf("its cleanup.policy is %q, which loses interests by age or size", p),
+			Remedy: fmt.Sprintf("set it: kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config cleanup.policy=compact",
+				interest.Topic),
+		}
+	}
+	return nil
+}
