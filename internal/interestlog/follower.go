@@ -133,7 +133,7 @@ func (f *Follower) open(ctx context.Context) error {
 // log was cut, so what was applied may never have been; begin anew.
 func (f *Follower) failed(from int64, err error) error {
 	var out *stream.OutOfRangeError
-	if !errors.As(err, &out) {
+	if !errors.As(err, &out) || out.End < 0 {
 		return fmt.Errorf("read interest log %s from %d: %w", interest.Topic, from, err)
 	}
 	if from < out.Start {
@@ -178,7 +178,10 @@ func (f *Follower) Sync(ctx context.Context) error {
 	for {
 		id, end, err := f.bounds(ctx)
 		if err == nil {
-			return f.await(ctx, id, end)
+			err = f.await(ctx, id, end)
+		}
+		if err == nil {
+			return nil
 		}
 		if !sleep(ctx, jitter(backoff)) {
 			return fmt.Errorf("sync with interest log %s: %w", interest.Topic, errors.Join(ctx.Err(), err))
@@ -216,10 +219,11 @@ func (f *Follower) bounds(ctx context.Context) (stream.TopicID, int64, error) {
 }
 
 // await waits until [0, end) of the log with this id is applied. A log that
-// was replaced meanwhile will never be; then the new one, from its start, is
-// as good: nothing of the old one counts any more.
+// was replaced meanwhile will never be, so while Run stands in another one the
+// wait is short, and the caller asks again.
 func (f *Follower) await(ctx context.Context, id stream.TopicID, end int64) error {
-	seen := false
+	patience := time.NewTimer(backoffMax)
+	defer patience.Stop()
 	for {
 		f.mu.Lock()
 		topic, next, moved := f.topic, f.next, f.moved
@@ -227,14 +231,15 @@ func (f *Follower) await(ctx context.Context, id stream.TopicID, end int64) erro
 		if topic == id && next >= end {
 			return nil
 		}
-		if seen && topic != id {
-			return f.Sync(ctx)
-		}
-		seen = seen || topic == id
 		select {
 		case <-moved:
+		case <-patience.C:
+			if topic != id {
+				return fmt.Errorf("interest log %s is not followed as %s: %w", interest.Topic, id, stream.ErrTopicChanged)
+			}
+			patience.Reset(backoffMax)
 		case <-ctx.Done():
-			return fmt.Errorf("sync with interest log %s: %w", interest.Topic, ctx.Err())
+			return ctx.Err()
 		}
 	}
 }
