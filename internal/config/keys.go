@@ -1,0 +1,143 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// EnvPrefix begins every environment variable of tapecast.
+const EnvPrefix = "TAPECAST_"
+
+// EnvFile is the environment variable that names the configuration file.
+const EnvFile = EnvPrefix + "CONFIG"
+
+// envTest begins the variables of tapecast's own tests, which no role reads.
+const envTest = EnvPrefix + "TEST_"
+
+// key is one row of the table of settings.
+type key struct {
+	path  string // "gateway.tape_bytes"
+	doc   string // one sentence, without a full stop
+	value value
+}
+
+// env is the key's one environment variable.
+func (k key) env() string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(k.path, ".", "_"))
+}
+
+// section is the first word of the path.
+func (k key) section() string {
+	s, _, _ := strings.Cut(k.path, ".")
+	return s
+}
+
+// flag is the key's flag in a role, "" if the role does not have it: a role's
+// own keys lose their section.
+func (k key) flag(role string) string {
+	switch k.path {
+	case "kafka.brokers":
+		return "kafka"
+	case "registry.url":
+		return "registry"
+	}
+	sec, rest, _ := strings.Cut(k.path, ".")
+	switch sec {
+	case role:
+		return strings.ReplaceAll(rest, "_", "-")
+	case RoleIngest, RoleFanout, RoleGateway:
+		return ""
+	}
+	return strings.NewReplacer(".", "-", "_", "-").Replace(k.path)
+}
+
+// keys is the table of settings over c, in the order in which they are documented.
+func (c *Config) keys() []key {
+	return append(append(append(c.commonKeys(), c.ingestKeys()...), c.fanoutKeys()...), c.gatewayKeys()...)
+}
+
+func (c *Config) commonKeys() []key {
+	return []key{
+		{"kafka.brokers", "bootstrap brokers of the Kafka cluster",
+			stringsValue{&c.Kafka.Brokers, "host:port, or several", CheckBroker}},
+		{"kafka.client_id", "how this process names itself to Kafka",
+			stringValue{&c.Kafka.ClientID, "letters, digits, dots, dashes and underscores", checkKafkaName}},
+		{"registry.url", "base URL of the schema registry (Confluent's REST API); empty when no topic needs one",
+			stringValue{&c.Registry.URL, "a URL such as http://registry:8081, or nothing", func(s string) error {
+				if s == "" {
+					return nil
+				}
+				return CheckURL(s)
+			}}},
+		{"topics", "the allow-list: which Kafka topics can be written and subscribed; the first rule that matches decides, and what no rule matches does not exist for clients",
+			rulesValue{&c.Topics}},
+		{"log.level", "the least level that is logged", enumValue{&c.Log.Level, []string{"debug", "info", "warn", "error"}}},
+		{"log.format", "one line of text or one JSON object for each message", enumValue{&c.Log.Format, []string{"text", "json"}}},
+	}
+}
+
+func addr(p *string) value { return stringValue{p, "host:port", checkAddr} }
+
+func (c *Config) ingestKeys() []key {
+	i := &c.Ingest
+	return []key{
+		{"ingest.listen", "where producers post events", addr(&i.Listen)},
+		{"ingest.admin_listen", "where metrics, health and pprof are served; keep it private", addr(&i.AdminListen)},
+		{"ingest.max_body", "largest request that is not streamed", bytesValue{&i.MaxBody, kib, gib}},
+		{"ingest.max_event", "largest encoded event", bytesValue{&i.MaxEvent, 64, 16 * mib}},
+		{"ingest.max_buffered", "bytes that may wait for Kafka, over all requests", bytesValue{&i.MaxBuffered, mib, 64 * gib}},
+		{"ingest.compression", "compression of the batches in feed topics",
+			enumValue{&i.Compression, []string{"snappy", "gzip", "zstd", "none"}}},
+	}
+}
+
+func (c *Config) fanoutKeys() []key {
+	f := &c.Fanout
+	return []key{
+		{"fanout.admin_listen", "where metrics, health and pprof are served; keep it private", addr(&f.AdminListen)},
+		{"fanout.group", "consumer group that shares the partitions", stringValue{&f.Group, "letters, digits, dots, dashes and underscores",
+			func(s string) error {
+				if err := checkNotEmpty(s); err != nil {
+					return err
+				}
+				return checkKafkaName(s)
+			}}},
+		{"fanout.instance", "static member name: an instance that restarts under the same name within the session costs no rebalance; empty = random",
+			stringValue{&f.Instance, "letters, digits, dots, dashes and underscores", checkKafkaName}},
+		{"fanout.session", "how long a silent instance keeps its partitions (Kafka's least is 6s)",
+			durationValue{&f.Session, time.Second, 5 * time.Minute}},
+		{"fanout.queue_bytes", "bytes queued for one gateway before it is cut and left to read by itself",
+			bytesValue{&f.QueueBytes, 64 * kib, 4 * gib}},
+		{"fanout.linger", "how long deliveries are gathered; 0s = by the number of gateways",
+			durationValue{&f.Linger, 0, time.Second}},
+	}
+}
+
+func (c *Config) gatewayKeys() []key {
+	g := &c.Gateway
+	return []key{
+		{"gateway.listen", "where clients connect: WebSocket, SSE, NDJSON", addr(&g.Listen)},
+		{"gateway.admin_listen", "where metrics, health and pprof are served; keep it private", addr(&g.AdminListen)},
+		{"gateway.node", "name of this gateway in topic names, logs and metrics; empty = the host's name",
+			stringValue{&g.Node, "letters, digits, dots, dashes and underscores", checkKafkaName}},
+		{"gateway.lease", "how long others take this gateway for alive without news", durationValue{&g.Lease, time.Second, 10 * time.Minute}},
+		{"gateway.tape_bytes", "memory for the latest events, all topics together", bytesValue{&g.TapeBytes, mib, 1 << 40}},
+		{"gateway.replay_bytes", "memory for replayed blocks, shared by all sessions", bytesValue{&g.ReplayBytes, mib, 1 << 40}},
+		{"gateway.replay_rate", "bytes a second read from Kafka for replays", bytesValue{&g.ReplayRate, 64 * kib, 1 << 40}},
+		{"gateway.bypass_rate", "bytes a second read from Kafka while the fan-out tier is away", bytesValue{&g.BypassRate, 64 * kib, 1 << 40}},
+		{"gateway.linger", "how long an interest lives on after its last subscription", durationValue{&g.Linger, 0, 10 * time.Minute}},
+		{"gateway.origins", "web origins that may connect besides the gateway's own; * = any",
+			stringsValue{&g.Origins, "scheme://host[:port], several, or *", checkOrigin}},
+		{"gateway.require_origin", "refuse requests without an Origin header (all that is no browser)", boolValue{&g.RequireOrigin}},
+		{"gateway.max_sessions", "connections at once", intValue{&g.MaxSessions, 1, 10_000_000}},
+		{"gateway.max_per_ip", "connections at once from one address; 0 = no limit", intValue{&g.MaxPerIP, 0, 10_000_000}},
+		{"gateway.max_subs", "subscriptions of one connection", intValue{&g.MaxSubs, 1, 1_000_000}},
+		{"gateway.max_command", "largest command of a client", bytesValue{&g.MaxCommand, 256, 16 * mib}},
+		{"gateway.command_rate", "commands a second of one connection, sustained", floatValue{&g.CommandRate, 0.01, 1e6}},
+		{"gateway.command_burst", "commands of one connection at once", intValue{&g.CommandBurst, 1, 1_000_000}},
+		{"gateway.heartbeat", "how often a client is told how far it is covered", durationValue{&g.Heartbeat, 100 * time.Millisecond, 10 * time.Minute}},
+		{"gateway.ping", "how often a connection is probed", durationValue{&g.Ping, time.Second, 10 * time.Minute}},
+		{"gateway.drain", "clients of a gateway that stops are told to come back spread over this time", durationValue{&g.Drain, 0, 10 * time.Minute}},
+		{"gateway.write_timeout", "a socket that takes nothing for that long is closed", durationValue{&g.WriteTimeout, time.Second, time.Hour}},
+	}
+}
