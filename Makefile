@@ -1,0 +1,47 @@
+# tapecast. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 20s
+TESTFLAGS ?=
+
+.PHONY: help run build test check lint fuzz bench loadtest clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## tapecast dev: one process, nothing else installed
+	$(GO) run -ldflags '$(LDFLAGS)' ./cmd/tapecast dev
+
+build: ## bin/tapecast
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapecast ./cmd/tapecast
+
+test: check ## everything: unit, race, conformance on kfake and Apache Kafka, whole pipeline, clients of other languages
+	@report=$$(mktemp); trap 'rm -f $$report' EXIT; \
+	export TAPECAST_TEST_REPORT=$$report; \
+	$(GO) test -json -race -timeout 30m $(TESTFLAGS) ./... | $(GO) run ./internal/testsum
+
+check: ## formatting, vet, tidy modules
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed: $$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+lint: ## golangci-lint (builds it the first time, about 3 minutes)
+	$(GO) run $(GOLANGCI) run ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+bench: ## benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+loadtest: build ## the verifier against a running `make run`
+	bin/tapecast loadtest
+
+clean:
+	rm -rf bin tapecast-data

@@ -1,0 +1,95 @@
+// Command testsum reads `go test -json` from standard input, prints a line per
+// package and the whole output of what failed, and ends with what ran against
+// what: the lines that tests append to the file TAPECAST_TEST_REPORT names, and
+// the counts. It exits with 1 if anything failed or nothing ran.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64
+}
+
+type sum struct {
+	passed, failed, skipped int
+	output                  map[string][]string // of a test or package that is not over
+	failures                []string
+	skips                   []string
+}
+
+func main() {
+	s := sum{output: map[string][]string{}}
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 16<<20)
+	for in.Scan() {
+		var e event
+		if json.Unmarshal(in.Bytes(), &e) != nil {
+			fmt.Println(in.Text()) // a build error comes as plain text
+			continue
+		}
+		s.take(e)
+	}
+	s.print()
+	if s.failed > 0 || s.passed == 0 {
+		os.Exit(1)
+	}
+}
+
+func (s *sum) take(e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output", "build-output":
+		s.output[key] = append(s.output[key], e.Output)
+		return
+	case "pass", "fail", "skip":
+	default:
+		return
+	}
+	out := strings.Join(s.output[key], "")
+	delete(s.output, key)
+	if e.Test == "" {
+		fmt.Printf("%-4s %-55s %6.1f s\n", e.Action, strings.TrimPrefix(e.Package, "github.com/tapecast/tapecast/"), e.Elapsed)
+		if e.Action == "fail" {
+			s.failures = append(s.failures, key+"\n"+out)
+			if s.failed == 0 {
+				s.failed++ // the package itself: a build error, a panic, a time-out
+			}
+		}
+		return
+	}
+	switch e.Action {
+	case "pass":
+		s.passed++
+	case "fail":
+		s.failed++
+		s.failures = append(s.failures, key+"\n"+out)
+	case "skip":
+		s.skipped++
+		s.skips = append(s.skips, key+": "+strings.TrimSpace(out))
+	}
+}
+
+func (s *sum) print() {
+	for _, f := range s.failures {
+		fmt.Printf("\n--- FAILED %s\n", f)
+	}
+	for _, k := range s.skips {
+		fmt.Println("skipped", k)
+	}
+	var against []string
+	if b, err := os.ReadFile(os.Getenv("TAPECAST_TEST_REPORT")); err == nil {
+		against = strings.Split(strings.TrimSpace(string(b)), "\n")
+		slices.Sort(against)
+		against = slices.Compact(against)
+	}
+	fmt.Printf("\nran against: %s\n", strings.Join(against, "; "))
+	fmt.Printf("%d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped)
+}
