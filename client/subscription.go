@@ -405,3 +405,10 @@ func (s *Subscription) Close() {
 		s.c.send(mustJSON(map[string]any{"cmd": "unsub", "id": id}))
 	}
 }
+
+// Buffered is how many frames Next can return without waiting.
+func (s *Subscription) Buffered() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.frames)
+}
