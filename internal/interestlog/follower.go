@@ -1,7 +1,6 @@
 package interestlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -160,7 +159,6 @@ func (f *Follower) apply(span broker.Span) {
 			f.handler.Apply(pos, interest.Record{}, false)
 			continue
 		}
-		r.Key = bytes.Clone(r.Key) // it may lie in the reader's buffer
 		f.handler.Apply(pos, r, true)
 	}
 	if span.To >= span.End {

@@ -1,0 +1,114 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tapecast/tapecast/internal/broker"
+)
+
+const (
+	commitEvery  = 250 * time.Millisecond
+	commitWithin = 2 * time.Second
+)
+
+// progress is how far one node's sections of a partition are.
+type progress struct {
+	holds   bool  // the node is not cut: commits wait for it
+	pending bool  // something is not acknowledged
+	unacked int64 // its first offset
+	to      int64 // of the last section, acknowledged or not
+}
+
+// watermark is the offset up to which a partition that stands at next may be
+// committed: everything before it was acknowledged by every node that is not
+// cut. With no such node that is next.
+func watermark(next int64, nodes []progress) int64 {
+	for _, n := range nodes {
+		switch {
+		case !n.holds:
+		case n.pending:
+			next = min(next, n.unacked)
+		default:
+			next = min(next, n.to)
+		}
+	}
+	return next
+}
+
+// commitment is what may be committed of the partition now; ok=false: nothing
+// yet. scratch is reused.
+func (p *partition) commitment(scratch []progress) (c broker.Committed, rest []progress, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.book == nil {
+		return c, scratch, false
+	}
+	scratch = scratch[:0]
+	for _, n := range p.book.nodes {
+		w := progress{to: n.to}
+		w.unacked, w.pending, w.holds = n.target.pub.unacked(p.book)
+		scratch = append(scratch, w)
+	}
+	at := watermark(p.book.chains.Next(), scratch)
+	return broker.Committed{Offset: at, Metadata: p.book.id.String()}, scratch, true
+}
+
+// commitLoop commits every 250 ms, also without progress: a successful commit
+// is what proves that the group still counts on this instance.
+func (m *member) commitLoop(ctx context.Context) error {
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	open := true
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		m.commit(ctx)
+		now := m.fence.open(time.Now())
+		if open && !now && m.size() > 0 {
+			m.metrics.fenced.Inc()
+			m.log.Warn("no commit succeeded for most of the session, publishing stops until one does",
+				"age", m.fence.age(time.Now()).String())
+		}
+		if !open && now {
+			m.log.Info("publishing goes on")
+		}
+		open = now || m.size() == 0
+	}
+}
+
+// commit commits all owned partitions that have something to say.
+func (m *member) commit(ctx context.Context) {
+	gen, owned := m.current()
+	if gen == nil {
+		return
+	}
+	offsets := make(map[broker.TopicPartition]broker.Committed, len(owned))
+	for _, p := range owned {
+		c, scratch, ok := p.commitment(m.scratch)
+		m.scratch = scratch
+		if ok {
+			offsets[p.tp] = c
+		}
+	}
+	if len(offsets) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitWithin)
+	defer cancel()
+	sent := time.Now()
+	if err := gen.Commit(ctx, offsets); err != nil {
+		m.metrics.commitErrors.Inc()
+		if errors.Is(err, broker.ErrStaleGeneration) {
+			m.metrics.zombie.Inc()
+		}
+		m.log.Debug("commit failed", "generation", gen.ID, "error", err)
+		return
+	}
+	m.metrics.commits.Inc()
+	m.fence.renew(sent)
+}
