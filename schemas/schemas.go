@@ -1,78 +1,34 @@
 // Package schemas owns Avro: the .avsc files of tapecast, the registry client,
 // the transcoder from Avro to JSON and back, and (in schemas/registry) the
 // embedded registry. It is the only importer of goavro.
+//
+// # How values look in JSON
+//
+// Codec.AppendJSON and Codec.AppendAvro agree on one readable form, written in
+// the schema's order and safe to paste into HTML:
+//
+//	null, boolean, int, float, double   as JSON has them; NaN and the infinities are null
+//	long                                a number, beyond ±2^53 a string of digits
+//	string                              a string; invalid UTF-8 becomes U+FFFD
+//	bytes, fixed                        a string in base64 (standard alphabet, padded)
+//	enum                                its symbol
+//	array, record                       an array, an object
+//	map                                 an object; a key that the data holds twice stays twice
+//	union                               the plain value, without the name of its type
+//	decimal (bytes, fixed)              a string with all digits of the scale: "12.30"
+//	date                                "2026-01-02"; years beyond 9999 as "+12026-01-02"
+//	time-*, timestamp-*                 numbers in the schema's unit, by the rule of int and long
+//	uuid (string, fixed)                "123e4567-e89b-12d3-a456-426614174000"
+//	duration                            ISO 8601: "P1M2DT3.004S"
+//
+// A logical type that is unknown or does not fit its type is ignored, as
+// Avro's specification asks.
+//
+// Codec.AppendAvroJSON reads Avro's own JSON encoding instead, which REST
+// proxies speak: bytes, fixed and decimals are strings of one character per
+// byte. No value tells which of the two forms it is in ("AAAA" is good in
+// both), so the caller has to know.
 package schemas
-
-import (
-	"context"
-	"log/slog"
-	"net/http"
-
-	"github.com/prometheus/client_golang/prometheus"
-)
-
-// Codec is one compiled Avro schema. Safe for concurrent use; immutable.
-type Codec struct{}
-
-// Compile parses and compiles a schema, refusing those that can amplify
-// (recursion, zero-size items, too deep, too long names, too many fields).
-func Compile(schema string) (*Codec, error) { panic("not built") }
-
-// Schema is the canonical text.
-func (c *Codec) Schema() string { panic("not built") }
-
-// AppendJSON appends the JSON of one Avro body (no wire header) to dst, in
-// schema order, standard JSON. The whole body must be consumed.
-func (c *Codec) AppendJSON(dst, avro []byte) ([]byte, error) { panic("not built") }
-
-// AppendAvro encodes one JSON value. An error is a *ValueError that names the field.
-func (c *Codec) AppendAvro(dst, json []byte) ([]byte, error) { panic("not built") }
-
-// ValueError says where a value does not fit its schema.
-type ValueError struct {
-	Path   string // e.g. "bid_size", "legs[2].px"
-	Reason string
-}
-
-func (e *ValueError) Error() string { return e.Path + ": " + e.Reason }
-
-// RegistryOptions of a client of Confluent's REST API.
-type RegistryOptions struct {
-	URL        string            // fixed base, e.g. http://127.0.0.1:8081 or http://host/apis/ccompat/v7
-	Transport  http.RoundTripper // nil = a default without redirects and proxies
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
-}
-
-// Registry is a caching client: one flight per id, a negative cache, size and
-// time limits, no redirects. Known ids go on while the registry is away.
-type Registry struct{}
-
-// NewRegistry makes a client; it asks nothing yet.
-func NewRegistry(o RegistryOptions) (*Registry, error) { panic("not built") }
-
-// Codec returns the codec of a schema id. Errors: ErrUnknownSchema (final for a
-// while), or transient ones (Transient tells).
-func (r *Registry) Codec(ctx context.Context, id uint32) (*Codec, error) { panic("not built") }
-
-// Cached is Codec without any waiting.
-func (r *Registry) Cached(id uint32) (*Codec, bool) { panic("not built") }
-
-// Latest returns the newest version of a subject. ErrUnknownSubject if there is none.
-func (r *Registry) Latest(ctx context.Context, subject string) (id uint32, c *Codec, err error) {
-	panic("not built")
-}
-
-// Register registers a schema under a subject (idempotent) and returns its id.
-func (r *Registry) Register(ctx context.Context, subject, schema string) (id uint32, err error) {
-	panic("not built")
-}
-
-// Ping asks whether the registry answers.
-func (r *Registry) Ping(ctx context.Context) error { panic("not built") }
-
-// Transient tells whether the same call may succeed later.
-func Transient(err error) bool { panic("not built") }
 
 // Subject names the subject of a topic's values, as Confluent's default strategy does.
 func Subject(topic string) string { return topic + "-value" }
@@ -92,22 +48,3 @@ func SplitWire(value []byte) (id uint32, body []byte, ok bool) {
 func AppendWireHeader(dst []byte, id uint32) []byte {
 	return append(dst, 0, byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
-
-// Decoder turns the values of one feed into JSON by the feed's format
-// ("avro", "json", "string", "bytes", "avro:FILE", see catalog.Rule).
-type Decoder struct{}
-
-// NewDecoder makes the decoder of a format. registry may be nil for formats that need none.
-func NewDecoder(format string, registry *Registry) (*Decoder, error) { panic("not built") }
-
-// AppendJSON appends the JSON of a record's value; nil value (tombstone) gives
-// null. Errors: *PoisonError (the record can never be read), or a transient
-// error (registry away and the id not known): ask again later.
-func (d *Decoder) AppendJSON(ctx context.Context, dst, value []byte) ([]byte, error) {
-	panic("not built")
-}
-
-// PoisonError says why a record can never be read.
-type PoisonError struct{ Reason string }
-
-func (e *PoisonError) Error() string { return "undecodable record: " + e.Reason }

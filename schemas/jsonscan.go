@@ -1,0 +1,183 @@
+package schemas
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// checkJSON wants one valid JSON value, nested no deeper than MaxValueDepth
+// containers. It tells whether strings hold invalid UTF-8.
+func checkJSON(b []byte) (validUTF8 bool, err error) {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			if i = stringEnd(b, i); i < 0 {
+				return false, errors.New("string without an end")
+			}
+			i--
+		case '{', '[':
+			if depth++; depth > MaxValueDepth {
+				return false, fmt.Errorf("nested more than %d deep", MaxValueDepth)
+			}
+		case '}', ']':
+			depth--
+		}
+	}
+	if !json.Valid(b) {
+		var v json.RawMessage
+		if err := json.Unmarshal(b, &v); err != nil {
+			return false, fmt.Errorf("%w (at byte %d)", err, syntaxOffset(err))
+		}
+		return false, errors.New("invalid JSON")
+	}
+	return utf8.Valid(b), nil
+}
+
+func syntaxOffset(err error) int64 {
+	var s *json.SyntaxError
+	if errors.As(err, &s) {
+		return s.Offset
+	}
+	return 0
+}
+
+// stringEnd returns the index after the string that begins at i, or -1.
+func stringEnd(b []byte, i int) int {
+	for i++; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// The functions below walk JSON that checkJSON has found good.
+
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
+
+// skipSpace returns the index of the next token.
+func skipSpace(b []byte, i int) int {
+	for i < len(b) && isSpace(b[i]) {
+		i++
+	}
+	return i
+}
+
+// skipValue returns the index after the value that begins at i.
+func skipValue(b []byte, i int) int {
+	switch b[i] {
+	case '"':
+		return stringEnd(b, i)
+	case '{', '[':
+		depth := 0
+		for ; ; i++ {
+			switch b[i] {
+			case '"':
+				i = stringEnd(b, i) - 1
+			case '{', '[':
+				depth++
+			case '}', ']':
+				if depth--; depth == 0 {
+					return i + 1
+				}
+			}
+		}
+	}
+	return scalarEnd(b, i)
+}
+
+// scalarEnd returns the index after a number or word.
+func scalarEnd(b []byte, i int) int {
+	for i < len(b) && b[i] != ',' && b[i] != '}' && b[i] != ']' && !isSpace(b[i]) {
+		i++
+	}
+	return i
+}
+
+// tokenName says what begins with c, for errors.
+func tokenName(c byte) string {
+	switch c {
+	case '"':
+		return "a string"
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	}
+	return "a number"
+}
+
+var errSurrogate = errors.New("holds half of a surrogate pair")
+
+// unquote returns what the string token says: a part of the token where it has
+// no escapes, else scratch's memory.
+func unquote(token, scratch []byte) (text, newScratch []byte, err error) {
+	inner := token[1 : len(token)-1]
+	at := bytes.IndexByte(inner, '\\')
+	if at < 0 {
+		return inner, scratch, nil
+	}
+	out := append(scratch[:0], inner[:at]...)
+	for i := at; i < len(inner); i++ {
+		if inner[i] != '\\' {
+			out = append(out, inner[i])
+			continue
+		}
+		i++
+		switch inner[i] {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r := hex4(inner[i+1:])
+			i += 4
+			if utf16.IsSurrogate(r) {
+				if len(inner) < i+7 || inner[i+1] != '\\' || inner[i+2] != 'u' {
+					return nil, out, errSurrogate
+				}
+				if r = utf16.DecodeRune(r, hex4(inner[i+3:])); r == utf8.RuneError {
+					return nil, out, errSurrogate
+				}
+				i += 6
+			}
+			out = utf8.AppendRune(out, r)
+		default: // a quote, slash or backslash
+			out = append(out, inner[i])
+		}
+	}
+	return out, out, nil
+}
+
+func hex4(b []byte) (r rune) {
+	for _, c := range b[:4] {
+		switch {
+		case c >= 'a':
+			c -= 'a' - 10
+		case c >= 'A':
+			c -= 'A' - 10
+		default:
+			c -= '0'
+		}
+		r = r<<4 | rune(c)
+	}
+	return r
+}
