@@ -1,0 +1,136 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/tapecast/tapecast/internal/stream"
+)
+
+// AppendRecord is one record to append as it is.
+type AppendRecord struct {
+	Key, Value []byte
+	Time       time.Time // zero = now
+}
+
+// Append writes records as one batch to one partition, acks=all, one try, no
+// Kafka-level compression. It returns the first record's offset. An error does
+// not mean "not written". For delivery topics and the interest log, where a
+// double does no harm. A leader that has moved is looked up again: that try
+// was refused, not lost.
+func (c *Client) Append(ctx context.Context, topic string, partition int32, recs []AppendRecord) (base int64, err error) {
+	if len(recs) == 0 {
+		return 0, errors.New("append: no records")
+	}
+	batch, err := appendBatch(recs)
+	if err != nil {
+		return 0, err
+	}
+	for try := 1; ; try++ {
+		leader, _, err := c.leader(ctx, topic, partition)
+		if err == nil {
+			base, err = c.produce(ctx, leader, topic, partition, batch)
+		}
+		if err == nil {
+			return base, nil
+		}
+		if isCode(err, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition, kafka.BrokerNotAvailable) {
+			c.forget(topic)
+			if try < 5 && sleep(ctx, time.Duration(try)*20*time.Millisecond) {
+				continue
+			}
+		}
+		if disconnected(err) {
+			c.forget(topic)
+		}
+		return 0, fmt.Errorf("append to topic %s partition %d: %w", topic, partition, err)
+	}
+}
+
+func appendBatch(recs []AppendRecord) ([]byte, error) {
+	var w batchWriter
+	now := time.Now()
+	stamp := func(r AppendRecord) int64 {
+		if r.Time.IsZero() {
+			return now.UnixMilli()
+		}
+		return r.Time.UnixMilli()
+	}
+	baseTime := stamp(recs[0])
+	maxTime := baseTime
+	w.begin()
+	for i, r := range recs {
+		t := stamp(r)
+		maxTime = max(maxTime, t)
+		w.add(&plainRecord{key: r.Key, value: r.Value}, t-baseTime, i)
+	}
+	return w.finish(len(recs), baseTime, maxTime, codecNone, noProducer)
+}
+
+// produceWait is how long a leader may wait for its followers.
+const produceWait = 10 * time.Second
+
+// produce sends one batch to a partition's leader, once.
+func (c *Client) produce(ctx context.Context, leader int32, topic string, partition int32, batch []byte) (base int64, err error) {
+	a, err := c.ask(ctx, request{
+		key: keyProduce, version: 8, to: leader, wait: produceWait,
+		body: func(f *frame) {
+			f.nullString("") // no transaction
+			f.int16(-1)      // all in-sync replicas
+			f.int32(int32(produceWait.Milliseconds()))
+			f.array(1)
+			f.string(topic)
+			f.array(1)
+			f.int32(partition)
+			f.b = grow(f.b, 4+len(batch))
+			f.bytes32(batch)
+		},
+	})
+	if err != nil {
+		return 0, err
+	}
+	return readProduced(a)
+}
+
+func readProduced(a *answer) (base int64, err error) {
+	base = -1
+	found := false
+	for n := a.array(6); n > 0; n-- {
+		a.string()
+		for m := a.array(30); m > 0; m-- {
+			found = true
+			a.int32() // partition: there is one
+			err = code(a.int16())
+			base = a.int64()
+			a.int64() // append time
+			a.int64() // log start
+			text := ""
+			for k := a.array(6); k > 0; k-- {
+				a.int32()
+				text = a.string()
+			}
+			if m := a.string(); text == "" {
+				text = m
+			}
+			if err != nil && text != "" {
+				err = fmt.Errorf("%w (%s)", err, text)
+			}
+		}
+	}
+	if a.err == nil && !found {
+		a.fail()
+	}
+	if a.err != nil {
+		return -1, a.done("produce")
+	}
+	return base, err
+}
+
+// gone tells whether an error says that the topic is not there.
+func gone(err error) bool {
+	return errors.Is(err, stream.ErrUnknownTopic) || errors.Is(err, ErrNoPartition)
+}

@@ -1,0 +1,247 @@
+package broker
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go/protocol"
+)
+
+// Where an exchange goes, beside a broker's id.
+const (
+	anyBroker  int32 = -1
+	controller int32 = -2
+)
+
+// Keys of the requests that are written here.
+const (
+	keyProduce          int16 = 0
+	keyFetch            int16 = 1
+	keyListOffsets      int16 = 2
+	keyMetadata         int16 = 3
+	keyOffsetCommit     int16 = 8
+	keyOffsetFetch      int16 = 9
+	keyFindCoordinator  int16 = 10
+	keyJoinGroup        int16 = 11
+	keyHeartbeat        int16 = 12
+	keyLeaveGroup       int16 = 13
+	keySyncGroup        int16 = 14
+	keyAPIVersions      int16 = 18
+	keyCreateTopics     int16 = 19
+	keyDeleteTopics     int16 = 20
+	keyInitProducerID   int16 = 22
+	keyDescribeConfigs  int16 = 32
+	keyCreatePartitions int16 = 37
+)
+
+// maxAnswer bounds answers that carry no records.
+const maxAnswer = 64 << 20
+
+// request is what to ask, of whom.
+type request struct {
+	key, version int16
+	flexible     bool  // the answer has header version 1 as well
+	to           int32 // a broker's id, anyBroker, controller
+	body         func(*frame)
+	wait         time.Duration // what the broker was asked to wait, on top of requestTimeout
+	again        bool          // asking twice does no harm: a broken connection is tried again
+	limit        int           // bytes of the answer, default maxAnswer
+	pooled       bool          // the answer's memory comes from buffers, and the caller gives it back
+}
+
+// exchange is one request on one of the transport's connections. After an
+// error it may still be in use by the connection: it is never used twice.
+type exchange struct {
+	key         int16
+	to          int32
+	correlation int32
+	flexible    bool
+	frame       []byte
+	limit       int
+	pooled      bool
+	buf         *[]byte // the answer's body after success
+}
+
+var (
+	_ protocol.BrokerMessage = (*exchange)(nil)
+	_ protocol.RawExchanger  = (*exchange)(nil)
+)
+
+// ApiKey implements protocol.Message.
+func (x *exchange) ApiKey() protocol.ApiKey { return protocol.ApiKey(x.key) } //nolint:revive // kafka-go's name
+
+// Broker implements protocol.BrokerMessage: the transport finds the connection.
+func (x *exchange) Broker(cluster protocol.Cluster) (protocol.Broker, error) {
+	to := x.to
+	if to == controller {
+		to = cluster.Controller
+		if _, ok := cluster.Brokers[to]; !ok {
+			to = anyBroker
+		}
+	}
+	return protocol.Broker{ID: to}, nil
+}
+
+// Required implements protocol.RawExchanger.
+func (x *exchange) Required(map[protocol.ApiKey]int16) bool { return true }
+
+// RawExchange implements protocol.RawExchanger.
+func (x *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
+	if _, err := rw.Write(x.frame); err != nil {
+		return nil, err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(rw, head[:]); err != nil {
+		return nil, err
+	}
+	size := int(int32(binary.BigEndian.Uint32(head[:]))) - 4
+	if size < 0 || size > x.limit {
+		return nil, fmt.Errorf("kafka's answer of %d bytes is beyond the limit of %d", size, x.limit)
+	}
+	if got := int32(binary.BigEndian.Uint32(head[4:])); got != x.correlation {
+		return nil, fmt.Errorf("kafka answered request %d instead of %d", got, x.correlation)
+	}
+	box := new([]byte)
+	if x.pooled {
+		box = takeBuffer()
+	}
+	body, err := readBody(rw, *box, size)
+	if err != nil {
+		return nil, err
+	}
+	*box = body
+	x.buf = box
+	return x, nil
+}
+
+// buffers holds memory for answers with records and for what they decompress
+// to, so that a reader that waits for records holds none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooled bounds what one pooled buffer may keep.
+const maxPooled = 8 << 20
+
+func takeBuffer() *[]byte {
+	b, _ := buffers.Get().(*[]byte)
+	return b
+}
+
+func giveBuffer(b *[]byte) {
+	if b != nil && cap(*b) <= maxPooled {
+		*b = (*b)[:0]
+		buffers.Put(b)
+	}
+}
+
+// readBody reads size bytes. The memory grows with what has come, so that a
+// size alone costs nothing.
+func readBody(r io.Reader, buf []byte, size int) ([]byte, error) {
+	const step = 4 << 20
+	if cap(buf) >= size {
+		buf = buf[:size]
+		_, err := io.ReadFull(r, buf)
+		return buf, err
+	}
+	buf = make([]byte, min(size, step))
+	for n := 0; ; {
+		if _, err := io.ReadFull(r, buf[n:]); err != nil {
+			return nil, err
+		}
+		if n = len(buf); n == size {
+			return buf, nil
+		}
+		next := make([]byte, min(size, 2*n))
+		copy(next, buf)
+		buf = next
+	}
+}
+
+// ask sends a request and returns its answer, past the header. Where asking
+// twice does no harm a broken connection is replaced a few times: after a
+// broker's restart each pooled connection breaks once.
+func (c *Client) ask(ctx context.Context, r request) (*answer, error) {
+	const tries = 8
+	for try := 1; ; try++ {
+		a, err := c.askOnce(ctx, r)
+		if err == nil || ctx.Err() != nil {
+			return a, err
+		}
+		if disconnected(err) {
+			c.dropIdle()
+		}
+		if !r.again || !disconnected(err) || try == tries {
+			return nil, err
+		}
+		if !sleep(ctx, time.Duration(try-1)*5*time.Millisecond) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
+	correlation := c.correlation.Add(1)
+	f := newFrame(r.key, r.version, r.flexible, correlation, c.id)
+	r.body(f)
+	x := &exchange{
+		key: r.key, to: r.to, correlation: correlation, flexible: r.flexible,
+		frame: f.bytes(), limit: r.limit, pooled: r.pooled,
+	}
+	if x.limit == 0 {
+		x.limit = maxAnswer
+	}
+	// Without a deadline the transport would wait on a frozen broker for ever.
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout+r.wait)
+	defer cancel()
+	if _, err := c.transport.RoundTrip(ctx, c.addr, x); err != nil {
+		return nil, err
+	}
+	a := &answer{b: *x.buf, buf: x.buf}
+	if x.flexible {
+		a.tags()
+	}
+	return a, nil
+}
+
+// dropIdle closes the pooled connections, which a broker's restart has made
+// useless, at most once a second.
+func (c *Client) dropIdle() {
+	now, last := time.Now().UnixNano(), c.lastDrop.Load()
+	if now-last > int64(time.Second) && c.lastDrop.CompareAndSwap(last, now) {
+		c.transport.CloseIdleConnections()
+	}
+}
+
+// retry calls f until it succeeds, fails for good, or d is over; the last
+// error is returned then.
+func retry(ctx context.Context, d time.Duration, f func() error) error {
+	end := time.Now().Add(d)
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		err := f()
+		if err == nil || !Retryable(err) || ctx.Err() != nil || time.Now().Add(pause).After(end) {
+			return err
+		}
+		if !sleep(ctx, pause) {
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// sleep waits for d and tells whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,257 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/tapecast/tapecast/internal/stream"
+)
+
+// Topic is what metadata says, asked afresh (never from a cache).
+type Topic struct {
+	Name       string
+	ID         stream.TopicID
+	Internal   bool
+	Partitions []Partition // ascending ids
+}
+
+// Partition of a Topic.
+type Partition struct {
+	ID       int32
+	Leader   int32 // -1 = none now
+	Replicas int
+	ISR      int
+}
+
+// Topics returns the topics of these names that exist, or all with no names.
+func (c *Client) Topics(ctx context.Context, names ...string) ([]Topic, error) {
+	var out []Topic
+	err := retry(ctx, 5*time.Second, func() error {
+		answers, err := c.metadata(ctx, names)
+		if err != nil {
+			return err
+		}
+		out = make([]Topic, 0, len(answers))
+		for _, t := range answers {
+			switch {
+			case t.err == nil, isCode(t.err, kafka.LeaderNotAvailable):
+				out = append(out, t.Topic)
+			case isCode(t.err, kafka.UnknownTopicOrPartition, kafka.InvalidTopic):
+			default:
+				return fmt.Errorf("topic %s: %w", t.Name, t.err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask for topics: %w", err)
+	}
+	return out, nil
+}
+
+// topicAnswer is one topic of a metadata answer.
+type topicAnswer struct {
+	Topic
+	err error
+}
+
+// metadata asks any broker. Nil names mean all topics, empty ones none.
+func (c *Client) metadata(ctx context.Context, names []string) ([]topicAnswer, error) {
+	a, err := c.ask(ctx, request{
+		key: keyMetadata, version: 10, flexible: true, to: anyBroker, again: true,
+		body: func(f *frame) {
+			if names == nil {
+				f.uvarint(0)
+			} else {
+				f.compactArray(len(names))
+			}
+			for _, n := range names {
+				f.raw(make([]byte, 16)) // by name, not by id
+				f.compactString(n)
+				f.tags()
+			}
+			f.bool(false) // do not create
+			f.bool(false)
+			f.bool(false)
+			f.tags()
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return readMetadata(a)
+}
+
+func readMetadata(a *answer) ([]topicAnswer, error) {
+	a.int32() // throttle
+	for n := a.compactArray(8); n > 0; n-- {
+		a.int32()
+		a.compactString()
+		a.int32()
+		a.compactString()
+		a.tags()
+	}
+	a.compactString() // cluster id
+	a.int32()         // controller
+	n := a.compactArray(20)
+	topics := make([]topicAnswer, 0, n)
+	for ; n > 0; n-- {
+		topics = append(topics, readTopic(a))
+	}
+	if err := a.done("metadata"); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(topics, func(a, b topicAnswer) int { return cmp.Compare(a.Name, b.Name) })
+	return topics, nil
+}
+
+func readTopic(a *answer) topicAnswer {
+	var t topicAnswer
+	t.err = code(a.int16())
+	t.Name = a.compactString()
+	copy(t.ID[:], a.take(16))
+	t.Internal = a.bool()
+	for n := a.compactArray(16); n > 0; n-- {
+		a.int16() // a missing leader shows as -1
+		p := Partition{ID: a.int32(), Leader: a.int32()}
+		a.int32() // leader epoch
+		p.Replicas = skipInt32s(a)
+		p.ISR = skipInt32s(a)
+		skipInt32s(a)
+		a.tags()
+		t.Partitions = append(t.Partitions, p)
+	}
+	a.int32() // authorized operations
+	a.tags()
+	slices.SortFunc(t.Partitions, func(a, b Partition) int { return cmp.Compare(a.ID, b.ID) })
+	return t
+}
+
+func skipInt32s(a *answer) int {
+	n := a.compactArray(4)
+	a.take(4 * n)
+	return n
+}
+
+// topicEntry caches who leads a topic's partitions. It is asked again when
+// somebody finds it wrong.
+type topicEntry struct {
+	mu    sync.Mutex
+	topic Topic
+	at    time.Time // when it was asked; zero = never, or found wrong
+}
+
+// topic returns a topic's identity and leaders, not older than maxAge, and
+// stream.ErrUnknownTopic when it does not exist.
+func (c *Client) topic(ctx context.Context, name string, maxAge time.Duration) (Topic, error) {
+	c.mu.Lock()
+	e := c.topics[name]
+	if e == nil {
+		e = &topicEntry{}
+		c.topics[name] = e
+	}
+	c.mu.Unlock()
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.at.IsZero() && time.Since(e.at) < maxAge {
+		return e.topic, nil
+	}
+	t, err := c.askTopic(ctx, name)
+	if err != nil {
+		if e.at.IsZero() {
+			c.mu.Lock()
+			if c.topics[name] == e {
+				delete(c.topics, name) // names that do not exist must not pile up
+			}
+			c.mu.Unlock()
+		}
+		return Topic{}, err
+	}
+	e.topic, e.at = t, time.Now()
+	return t, nil
+}
+
+// askTopic asks for one topic. A broker that has only just started may not
+// know every topic, so "unknown" counts only when it is said three times.
+func (c *Client) askTopic(ctx context.Context, name string) (Topic, error) {
+	for try := 1; ; try++ {
+		answers, err := c.metadata(ctx, []string{name})
+		if err != nil {
+			return Topic{}, fmt.Errorf("ask for topic %s: %w", name, err)
+		}
+		if len(answers) != 1 {
+			return Topic{}, fmt.Errorf("ask for topic %s: %w", name, errShort)
+		}
+		t := answers[0]
+		switch {
+		case t.err == nil, isCode(t.err, kafka.LeaderNotAvailable) && len(t.Partitions) > 0:
+			return t.Topic, nil
+		case isCode(t.err, kafka.InvalidTopic):
+			return Topic{}, fmt.Errorf("topic %q: %w", name, stream.ErrUnknownTopic)
+		case !isCode(t.err, kafka.UnknownTopicOrPartition):
+			return Topic{}, fmt.Errorf("ask for topic %s: %w", name, t.err)
+		case try == 3:
+			return Topic{}, fmt.Errorf("topic %q: %w", name, stream.ErrUnknownTopic)
+		}
+		if !sleep(ctx, 40*time.Millisecond) {
+			return Topic{}, ctx.Err()
+		}
+	}
+}
+
+// forget marks what is cached of a topic as wrong.
+func (c *Client) forget(name string) {
+	c.mu.Lock()
+	e := c.topics[name]
+	c.mu.Unlock()
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	// Many partitions find a moved leader at once; one question is enough.
+	if time.Since(e.at) > 20*time.Millisecond {
+		e.at = time.Time{}
+	}
+	e.mu.Unlock()
+}
+
+// forever is the age up to which leaders are believed until they are found wrong.
+const forever = time.Duration(1<<63 - 1)
+
+// leader returns who leads a partition, and the topic's id.
+func (c *Client) leader(ctx context.Context, topic string, partition int32) (int32, stream.TopicID, error) {
+	t, err := c.topic(ctx, topic, forever)
+	if err != nil {
+		return 0, stream.TopicID{}, err
+	}
+	if p, ok := t.partition(partition); ok {
+		if p.Leader < 0 {
+			c.forget(topic)
+			return 0, t.ID, fmt.Errorf("topic %s partition %d: %w", topic, partition, kafka.LeaderNotAvailable)
+		}
+		return p.Leader, t.ID, nil
+	}
+	// It may have been added since.
+	if t, err = c.topic(ctx, topic, 100*time.Millisecond); err != nil {
+		return 0, stream.TopicID{}, err
+	}
+	if p, ok := t.partition(partition); ok && p.Leader >= 0 {
+		return p.Leader, t.ID, nil
+	}
+	return 0, t.ID, fmt.Errorf("topic %s partition %d: %w", topic, partition, ErrNoPartition)
+}
+
+func (t Topic) partition(id int32) (Partition, bool) {
+	i, ok := slices.BinarySearchFunc(t.Partitions, id, func(p Partition, id int32) int { return cmp.Compare(p.ID, id) })
+	if !ok {
+		return Partition{}, false
+	}
+	return t.Partitions[i], true
+}
