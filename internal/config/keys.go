@@ -125,7 +125,7 @@ func (c *Config) gatewayKeys() []key {
 		{"gateway.replay_bytes", "memory for replayed blocks, shared by all sessions", bytesValue{&g.ReplayBytes, mib, 1 << 40}},
 		{"gateway.replay_rate", "bytes a second read from Kafka for replays", bytesValue{&g.ReplayRate, 64 * kib, 1 << 40}},
 		{"gateway.bypass_rate", "bytes a second read from Kafka while the fan-out tier is away", bytesValue{&g.BypassRate, 64 * kib, 1 << 40}},
-		{"gateway.linger", "how long an interest lives on after its last subscription", durationValue{&g.Linger, 0, 10 * time.Minute}},
+		{"gateway.linger", "how long an interest lives on after its last subscription", durationValue{&g.Linger, time.Millisecond, 10 * time.Minute}},
 		{"gateway.origins", "web origins that may connect besides the gateway's own; * = any",
 			stringsValue{&g.Origins, "scheme://host[:port], several, or *", checkOrigin}},
 		{"gateway.require_origin", "refuse requests without an Origin header (all that is no browser)", boolValue{&g.RequireOrigin}},
@@ -137,7 +137,7 @@ func (c *Config) gatewayKeys() []key {
 		{"gateway.command_burst", "commands of one connection at once", intValue{&g.CommandBurst, 1, 1_000_000}},
 		{"gateway.heartbeat", "how often a client is told how far it is covered", durationValue{&g.Heartbeat, 100 * time.Millisecond, 10 * time.Minute}},
 		{"gateway.ping", "how often a connection is probed", durationValue{&g.Ping, time.Second, 10 * time.Minute}},
-		{"gateway.drain", "clients of a gateway that stops are told to come back spread over this time", durationValue{&g.Drain, 0, 10 * time.Minute}},
+		{"gateway.drain", "clients of a gateway that stops are told to come back spread over this time", durationValue{&g.Drain, time.Millisecond, 10 * time.Minute}},
 		{"gateway.write_timeout", "a socket that takes nothing for that long is closed", durationValue{&g.WriteTimeout, time.Second, time.Hour}},
 	}
 }

@@ -175,7 +175,14 @@ func (b *builder) require() {
 		b.problem("topics: no topic is allowed yet, so there is nothing to do; say --topics quotes,trades, or --topics '*' for all, " +
 			"or set TAPECAST_TOPICS, or list them in the file under topics:")
 	}
+	if b.l.Registry.URL == "" && b.role != RoleFanout && slices.ContainsFunc(b.l.Topics, Topic.needsRegistry) {
+		b.problem("registry.url: is empty, but a topic's values are read by the registry's schemas; " +
+			"say --registry http://host:8081, or give the topic another format")
+	}
 }
+
+// needsRegistry tells whether the rule's values are in Confluent's wire format.
+func (t Topic) needsRegistry() bool { return !t.Deny && (t.Format == "" || t.Format == "avro") }
 
 // Flag is one flag of a role.
 type Flag struct {

@@ -317,3 +317,13 @@ func checkKafkaName(s string) error {
 	}
 	return nil
 }
+
+// CheckAddr tells whether s can be a listen address: host:port, port 0 included.
+func CheckAddr(s string) error { return checkAddr(s) }
+
+// ParseOrigins reads a comma-separated list of web origins.
+func ParseOrigins(s string) ([]string, error) {
+	var out []string
+	err := stringsValue{&out, "", checkOrigin}.Set(s)
+	return out, err
+}
