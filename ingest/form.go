@@ -14,25 +14,12 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"github.com/tapecast/tapecast/internal/catalog"
 	"github.com/tapecast/tapecast/schemas"
 )
 
-const (
-	// formAge is how long the newest schema of a subject is believed to be that.
-	formAge = time.Second
-	// formSpacing is the least time between two questions for one subject, so
-	// that bad events cannot flood the registry.
-	formSpacing = 100 * time.Millisecond
-	// formWait bounds a question to the registry.
-	formWait = 3 * time.Second
-	// maxForms bounds the cache; beyond it the cache starts anew.
-	maxForms = 4096
-	// maxSchemaFile bounds a schema file, in bytes.
-	maxSchemaFile = 1 << 20
-)
+// formWait bounds a question to the registry.
+const formWait = 3 * time.Second
 
 // form is how values of one feed are made from JSON. Immutable.
 type form struct {
@@ -74,133 +61,84 @@ func appendBase64(dst, raw []byte) ([]byte, error) {
 	return out, nil
 }
 
-// forms caches the forms of feeds. Safe for concurrent use.
+// forms finds the forms of feeds. Safe for concurrent use. The registry's
+// client does the caching, one flight per subject, and goes on with what it
+// knows while the registry is away.
 type forms struct {
 	registry *schemas.Registry // nil = there is none
-	flight   singleflight.Group
 
 	mu    sync.Mutex
-	known map[string]knownForm // guarded by mu; by Kafka topic, files by format
-}
-
-type knownForm struct {
-	form
-	at time.Time // when it was asked for
+	files map[string]form // guarded by mu; by "avro:FILE", so the configuration bounds it
 }
 
 func newForms(r *schemas.Registry) *forms {
-	return &forms{registry: r, known: make(map[string]knownForm)}
+	return &forms{registry: r, files: make(map[string]form)}
 }
 
-// get returns the form of a feed's values. The registry away, the last known
-// schema goes on.
+// get returns the form of a feed's values.
 func (fs *forms) get(ctx context.Context, f catalog.Feed) (form, *problem) {
 	switch {
 	case f.Format == catalog.FormatAvro:
+		return fs.latest(ctx, f)
 	case strings.HasPrefix(f.Format, catalog.FormatAvroFile):
 		return fs.file(f.Format)
-	default:
-		return form{format: f.Format}, nil
 	}
-	k, ok := fs.lookup(f.Topic.Name)
-	if ok && time.Since(k.at) < formAge {
-		return k.form, nil
-	}
-	fresh, err := fs.latest(ctx, f.Topic.Name)
-	switch {
-	case err == nil:
-		return fresh, nil
-	case ok && schemas.Transient(err):
-		return k.form, nil
-	}
-	return form{}, registryProblem(f, err)
+	return form{format: f.Format}, nil
 }
 
-// newer asks for the newest form after one that did not fit. False = there is
-// no other.
+// newer returns the newest form if it is another than the one that did not fit.
 func (fs *forms) newer(ctx context.Context, f catalog.Feed, old form) (form, bool) {
-	if old.format != catalog.FormatAvro {
+	if f.Format != catalog.FormatAvro {
 		return old, false
 	}
-	k, ok := fs.lookup(f.Topic.Name)
-	if ok && time.Since(k.at) < formSpacing {
-		return k.form, k.id != old.id
-	}
-	fresh, err := fs.latest(ctx, f.Topic.Name)
-	return fresh, err == nil && fresh.id != old.id
+	fresh, p := fs.latest(ctx, f)
+	return fresh, p == nil && fresh.id != old.id
 }
 
-func (fs *forms) lookup(key string) (knownForm, bool) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	k, ok := fs.known[key]
-	return k, ok
-}
-
-func (fs *forms) store(key string, k knownForm) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if len(fs.known) >= maxForms {
-		clear(fs.known)
-	}
-	fs.known[key] = k
-}
-
-// latest asks the registry, once for all who ask at the same time. The
-// question outlives the one who asked first, but not formWait.
-func (fs *forms) latest(ctx context.Context, topic string) (form, error) {
+// latest asks for the newest schema of a topic.
+func (fs *forms) latest(ctx context.Context, f catalog.Feed) (form, *problem) {
 	if fs.registry == nil {
-		return form{}, errNoRegistry
+		return form{}, registryProblem(f, errNoRegistry)
 	}
-	v, err, _ := fs.flight.Do(topic, func() (any, error) {
-		at := time.Now()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), formWait)
-		defer cancel()
-		id, codec, err := fs.registry.Latest(ctx, schemas.Subject(topic))
-		if err != nil {
-			return form{}, err
-		}
-		f := form{format: catalog.FormatAvro, id: id, codec: codec}
-		fs.store(topic, knownForm{form: f, at: at})
-		return f, nil
-	})
+	ctx, cancel := context.WithTimeout(ctx, formWait)
+	defer cancel()
+	id, codec, err := fs.registry.Latest(ctx, schemas.Subject(f.Topic.Name))
 	if err != nil {
-		return form{}, err
+		return form{}, registryProblem(f, err)
 	}
-	return v.(form), nil
+	return form{format: catalog.FormatAvro, id: id, codec: codec}, nil
 }
 
 // file returns the form of "avro:FILE". The file is read once.
 func (fs *forms) file(format string) (form, *problem) {
-	if k, ok := fs.lookup(format); ok {
-		return k.form, nil
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f, ok := fs.files[format]; ok {
+		return f, nil
 	}
-	text, err := readSchema(strings.TrimPrefix(format, catalog.FormatAvroFile))
-	if err == nil {
-		var codec *schemas.Codec
-		if codec, err = schemas.Compile(text); err == nil {
-			f := form{format: catalog.FormatAvroFile, codec: codec}
-			fs.store(format, knownForm{form: f})
-			return f, nil
+	codec, err := compileFile(strings.TrimPrefix(format, catalog.FormatAvroFile))
+	if err != nil {
+		return form{}, &problem{
+			Status: http.StatusUnprocessableEntity, Code: codeNoSchema,
+			Message: "the schema file that is configured for the topic cannot be used",
 		}
 	}
-	return form{}, &problem{Status: http.StatusUnprocessableEntity, Code: codeNoSchema, Message: "the schema that is configured for the topic cannot be read"}
+	f := form{format: catalog.FormatAvroFile, codec: codec}
+	fs.files[format] = f
+	return f, nil
 }
 
-func readSchema(path string) (string, error) {
+func compileFile(path string) (*schemas.Codec, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSchemaFile+1))
+	b, err := io.ReadAll(io.LimitReader(f, schemas.MaxSchema+1))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if len(b) > maxSchemaFile {
-		return "", fmt.Errorf("%s: more than %d bytes", path, maxSchemaFile)
-	}
-	return string(b), nil
+	return schemas.Compile(string(b))
 }
 
 var errNoRegistry = errors.New("no schema registry is configured")

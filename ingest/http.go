@@ -133,7 +133,7 @@ func (s *Service) postEvents(w http.ResponseWriter, r *http.Request) {
 		fail(p, nil)
 		return
 	}
-	recs, p := s.records(r.Context(), d, l)
+	recs, _, p := s.records(r.Context(), d, l)
 	if p != nil {
 		fail(p, nil)
 		return

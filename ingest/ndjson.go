@@ -214,7 +214,7 @@ func (st *upload) write(ctx context.Context, c *chunk) *problem {
 	var recs []broker.ProduceRecord
 	for {
 		var p *problem
-		if recs, p = st.s.records(ctx, d, st.lease); p == nil {
+		if recs, _, p = st.s.records(ctx, d, st.lease); p == nil {
 			break
 		}
 		if len(p.Errors) == 0 {

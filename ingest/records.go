@@ -20,25 +20,26 @@ type draft struct {
 	events   []event
 }
 
-// records encodes all events of a request, or tells what is wrong with which.
-// A schema that was registered a moment ago is taken up: if a value does not
-// fit, the newest one is asked for, and if it is another, all are encoded again.
-func (s *Service) records(ctx context.Context, d *draft, l *lease) ([]broker.ProduceRecord, *problem) {
+// records encodes all events of a request, and tells in which form, or what is
+// wrong with which. If a value does not fit, the newest schema is asked for,
+// and if there is another by now, all are encoded again.
+func (s *Service) records(ctx context.Context, d *draft, l *lease) ([]broker.ProduceRecord, form, *problem) {
 	f, p := s.forms.get(ctx, d.feed)
 	if p != nil {
-		return nil, p
+		return nil, f, p
 	}
 	keep := l.n
 	recs, p := encode(ctx, d, f, l)
 	if p == nil || p.Code != codeInvalid {
-		return recs, p
+		return recs, f, p
 	}
 	newer, ok := s.forms.newer(ctx, d.feed, f)
 	if !ok {
-		return nil, p
+		return nil, f, p
 	}
 	l.shrink(keep)
-	return encode(ctx, d, newer, l)
+	recs, p = encode(ctx, d, newer, l)
+	return recs, newer, p
 }
 
 // encode makes the records of d with one form. The values lie in one buffer,

@@ -115,8 +115,7 @@ func (s *Service) recordsREST(ctx context.Context, d *draft, req *restRequest, l
 			p = s.forms.verify(ctx, d.feed, recs)
 		}
 	default:
-		recs, p = s.records(ctx, d, l)
-		f, _ = s.forms.cached(d.feed)
+		recs, f, p = s.records(ctx, d, l)
 	}
 	if p != nil {
 		if p.Code == codeInvalid {

@@ -127,9 +127,3 @@ func (fs *forms) verify(ctx context.Context, f catalog.Feed, recs []broker.Produ
 	}
 	return nil
 }
-
-// cached returns the form that get or newer gave last.
-func (fs *forms) cached(f catalog.Feed) (form, bool) {
-	k, ok := fs.lookup(f.Topic.Name)
-	return k.form, ok && f.Format == catalog.FormatAvro
-}

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"encoding/json"
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
@@ -152,7 +153,8 @@ func (w *walk) trade(b *book, now time.Time) event {
 }
 
 func (b *book) begin() []byte {
-	return strconv.AppendQuote([]byte(`{"symbol":`), b.symbol)
+	symbol, _ := json.Marshal(b.symbol) // a string always can be
+	return append([]byte(`{"symbol":`), symbol...)
 }
 
 // number appends ticks as a price.
