@@ -1,0 +1,71 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/market"
+	"github.com/tapecast/tapecast/schemas"
+)
+
+// demoRetry is the pause between two tries to make the demo topics, on a
+// cluster that is not there yet.
+const demoRetry = 500 * time.Millisecond
+
+// demoRetention bounds each demo topic: 1 GiB.
+const demoRetention = "1073741824"
+
+// demo makes the demo topics, then runs the market unless it is not wanted.
+func (d *Dev) demo(reg *schemas.Registry) part {
+	var made atomic.Pointer[error] // why the topics are not there yet
+	made.Store(&errNotAsked)
+	d.health.checks = append(d.health.checks, check{"demo topics", func() error { return *made.Load() }})
+	return part{"demo", func(ctx context.Context) error {
+		for {
+			err := d.makeDemo(ctx, reg)
+			made.Store(&err)
+			if err == nil {
+				break
+			}
+			d.log.Debug("demo topics", slog.Any("error", err))
+			if !sleep(ctx, demoRetry) {
+				return nil
+			}
+		}
+		if d.o.NoDemo {
+			<-ctx.Done()
+			return nil
+		}
+		return market.Run(ctx, market.Options{Client: d.client, Registry: reg, Logger: d.log})
+	}}
+}
+
+// makeDemo makes the demo's topics before the market would: kept by size, not
+// by age, because recordings that people publish to them are years old.
+func (d *Dev) makeDemo(ctx context.Context, reg *schemas.Registry) error {
+	for _, name := range market.Topics() {
+		_, err := d.client.CreateTopic(ctx, broker.TopicSpec{Name: name, Partitions: 1, Config: map[string]string{
+			"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": demoRetention,
+		}})
+		if err != nil {
+			return fmt.Errorf("create topic %s: %w", name, err)
+		}
+	}
+	return market.Setup(ctx, d.client, reg)
+}
+
+// sleep returns false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,349 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tapecast/tapecast/fanout"
+	"github.com/tapecast/tapecast/gateway"
+	"github.com/tapecast/tapecast/gateway/feed"
+	"github.com/tapecast/tapecast/ingest"
+	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/catalog"
+	"github.com/tapecast/tapecast/internal/config"
+	"github.com/tapecast/tapecast/schemas"
+)
+
+// Env is what a process gets from main.
+type Env struct {
+	Logger *slog.Logger
+	Build  string // version, for metrics
+}
+
+// Runner is a process that is made and holds its ports, ready to run.
+type Runner interface {
+	// Run serves until ctx ends, then stops gracefully.
+	Run(ctx context.Context) error
+}
+
+// base is what every role stands on.
+type base struct {
+	role    string
+	cfg     *config.Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	health  *health
+	client  *broker.Client
+	catalog *catalog.Catalog
+
+	adminAddr string
+	lns       []net.Listener // closed by Run's servers, or by abandon
+	floor     []part         // what runs longest: probes, admin server
+}
+
+// newBase makes the parts that all roles share.
+func newBase(role string, cfg *config.Config, env Env) *base {
+	return &base{
+		role: role, cfg: cfg, log: env.Logger.With(slog.String("role", role)),
+		metrics: newMetrics(env.Build), health: &health{},
+	}
+}
+
+// admin binds the admin port and serves it.
+func (b *base) admin(addr string) error {
+	ln, err := b.listen("the admin listener", addr, "--admin-listen")
+	if err != nil {
+		return err
+	}
+	b.adminAddr = ln.Addr().String()
+	b.floor = append(b.floor, newServer("admin server", ln, adminMux(b.health, b.metrics, b.log), b.log).part())
+	return nil
+}
+
+// cluster makes the door to Kafka, and what is known of its topics.
+func (b *base) cluster() (err error) {
+	b.client, err = broker.New(broker.Options{Addrs: b.cfg.Kafka.Brokers, ClientID: b.cfg.Kafka.ClientID, Logger: b.log})
+	if err != nil {
+		return b.abandon(fmt.Errorf("kafka client: %w", err))
+	}
+	b.catalog, err = catalog.New(catalog.Options{Client: b.client, Rules: rules(b.cfg.Topics), Logger: b.log})
+	if err != nil {
+		return b.abandon(fmt.Errorf("topics: %w", err))
+	}
+	kafka := newProbe("kafka", false, b.log, b.client.Ping)
+	b.health.checks = append(b.health.checks, kafka.check(), check{"topics", b.catalogReady})
+	b.floor = append(b.floor, kafka.part())
+	return nil
+}
+
+func newMetrics(build string) *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tapecast_build_info", Help: "Always 1; the label tells the version.",
+		ConstLabels: prometheus.Labels{"version": build},
+	})
+	info.Set(1)
+	reg.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+func rules(topics []config.Topic) []catalog.Rule {
+	out := make([]catalog.Rule, 0, len(topics))
+	for _, t := range topics {
+		out = append(out, catalog.Rule{Pattern: t.Topic, Name: t.Name, Format: t.Format, Deny: t.Deny})
+	}
+	return out
+}
+
+func (b *base) listen(what, addr, flag string) (net.Listener, error) {
+	ln, err := listen(what, addr, flag)
+	if err != nil {
+		return nil, b.abandon(err)
+	}
+	b.lns = append(b.lns, ln)
+	return ln, nil
+}
+
+// abandon gives the ports back when a later step of New fails.
+func (b *base) abandon(err error) error {
+	for _, ln := range b.lns {
+		_ = ln.Close()
+	}
+	if b.client != nil {
+		b.client.Close()
+	}
+	return err
+}
+
+func (b *base) catalogReady() error {
+	if b.catalog.Synced().IsZero() {
+		return errors.New("the cluster has not told its topics yet")
+	}
+	return nil
+}
+
+// registry makes the registry's client and its probe. After the first answer
+// the registry may go away: known schemas go on.
+func (b *base) registry() (*schemas.Registry, error) {
+	url := b.cfg.Registry.URL
+	if url == "" {
+		return nil, nil //nolint:nilnil // no registry is a configuration, not a mistake
+	}
+	reg, err := schemas.NewRegistry(schemas.RegistryOptions{URL: url, Logger: b.log, Registerer: b.metrics})
+	if err != nil {
+		return nil, b.abandon(fmt.Errorf("schema registry %s: %w", url, err))
+	}
+	p := newProbe("registry", true, b.log, reg.Ping)
+	b.health.checks = append(b.health.checks, p.check())
+	b.floor = append(b.floor, p.part())
+	return reg, nil
+}
+
+func (b *base) catalogPart() part { return part{"catalog", b.catalog.Run} }
+
+// public makes the public server's mux, with health on it.
+func (b *base) public() *http.ServeMux {
+	mux := http.NewServeMux()
+	b.health.register(mux)
+	return mux
+}
+
+func (b *base) run(ctx context.Context, stages ...[]part) error {
+	defer b.client.Close()
+	for _, ln := range b.lns {
+		addr := ln.Addr().String()
+		b.log.Info("listening", slog.String("addr", addr))
+		if !isLoopback(addr) {
+			b.log.Warn("this address can be reached from other machines, and there is no authentication", slog.String("addr", addr))
+		}
+	}
+	err := runStages(ctx, b.log, func() {
+		b.log.Info("stopping")
+		b.health.stop()
+	}, stages...)
+	b.log.Info("stopped")
+	return err
+}
+
+// Role is one production process.
+type Role struct {
+	*base
+	stages [][]part
+	listen net.Listener // nil for the fan-out
+}
+
+// Run serves until ctx ends, then stops in order.
+func (r *Role) Run(ctx context.Context) error { return r.base.run(ctx, r.stages...) }
+
+// Addr is the public listen address, "" if there is none.
+func (r *Role) Addr() string {
+	if r.listen == nil {
+		return ""
+	}
+	return r.listen.Addr().String()
+}
+
+// AdminAddr is the admin listener's address.
+func (r *Role) AdminAddr() string { return r.adminAddr }
+
+// NewIngest makes the ingest process. It stops by finishing the requests that
+// run, then what the producer holds.
+func NewIngest(l *config.Loaded, env Env) (Runner, error) {
+	r, err := newIngest(&l.Config, env)
+	return runner(r, err)
+}
+
+// runner keeps a nil *Role from becoming a Runner that is not nil.
+func runner(r *Role, err error) (Runner, error) {
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func newIngest(cfg *config.Config, env Env) (*Role, error) {
+	b := newBase(config.RoleIngest, cfg, env)
+	if err := b.admin(cfg.Ingest.AdminListen); err != nil {
+		return nil, err
+	}
+	ln, err := b.listen("the ingest listener", cfg.Ingest.Listen, "--listen")
+	if err != nil {
+		return nil, err
+	}
+	if err := b.cluster(); err != nil {
+		return nil, err
+	}
+	reg, err := b.registry()
+	if err != nil {
+		return nil, err
+	}
+	room, err := ingest.New(b.ingestOptions(reg))
+	if err != nil {
+		return nil, b.abandon(fmt.Errorf("ingest: %w", err))
+	}
+	mux := b.public()
+	room.Register(mux)
+	web := newServer("ingest server", ln, mux, b.log)
+	return &Role{b, [][]part{b.floor, {b.catalogPart()}, {{"ingest", room.Run}}, {web.part()}}, ln}, nil
+}
+
+func (b *base) ingestOptions(reg *schemas.Registry) ingest.Options {
+	i := b.cfg.Ingest
+	return ingest.Options{
+		Logger: b.log, Registerer: b.metrics, Catalog: b.catalog, Client: b.client, Registry: reg,
+		MaxBody: i.MaxBody, MaxEvent: int(i.MaxEvent), MaxBuffered: int(i.MaxBuffered), Compression: i.Compression,
+	}
+}
+
+// NewFanout makes the fan-out process.
+func NewFanout(l *config.Loaded, env Env) (Runner, error) {
+	r, err := newFanout(&l.Config, env)
+	return runner(r, err)
+}
+
+func newFanout(cfg *config.Config, env Env) (*Role, error) {
+	b := newBase(config.RoleFanout, cfg, env)
+	if err := b.admin(cfg.Fanout.AdminListen); err != nil {
+		return nil, err
+	}
+	if err := b.cluster(); err != nil {
+		return nil, err
+	}
+	room, err := fanout.New(b.fanoutOptions())
+	if err != nil {
+		return nil, b.abandon(fmt.Errorf("fanout: %w", err))
+	}
+	b.health.checks = append(b.health.checks, check{"fanout", room.Ready})
+	return &Role{b, [][]part{b.floor, {b.catalogPart()}, {{"fanout", room.Run}}}, nil}, nil
+}
+
+func (b *base) fanoutOptions() fanout.Options {
+	f := b.cfg.Fanout
+	return fanout.Options{
+		Logger: b.log, Registerer: b.metrics, Catalog: b.catalog, Client: b.client,
+		Group: f.Group, Instance: f.Instance, Session: f.Session, QueueBytes: int(f.QueueBytes), Linger: f.Linger,
+	}
+}
+
+// NewGateway makes the gateway process. It stops by sending its clients away,
+// then withdraws its interests.
+func NewGateway(l *config.Loaded, env Env) (Runner, error) {
+	r, err := newGateway(&l.Config, env)
+	return runner(r, err)
+}
+
+func newGateway(cfg *config.Config, env Env) (*Role, error) {
+	b := newBase(config.RoleGateway, cfg, env)
+	if err := b.admin(cfg.Gateway.AdminListen); err != nil {
+		return nil, err
+	}
+	ln, err := b.listen("the gateway listener", cfg.Gateway.Listen, "--listen")
+	if err != nil {
+		return nil, err
+	}
+	if err := b.cluster(); err != nil {
+		return nil, err
+	}
+	reg, err := b.registry()
+	if err != nil {
+		return nil, err
+	}
+	tapes, room, err := b.gatewayRooms(reg)
+	if err != nil {
+		return nil, err
+	}
+	mux := b.public()
+	room.Register(mux)
+	web := newServer("gateway server", ln, mux, b.log)
+	return &Role{b, [][]part{b.floor, {b.catalogPart()}, {{"feed", tapes.Run}}, {web.part()}, {{"gateway", room.Run}}}, ln}, nil
+}
+
+func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service, error) {
+	g := b.cfg.Gateway
+	tapes, err := feed.New(feed.Options{
+		Logger: b.log, Registerer: b.metrics, Catalog: b.catalog, Client: b.client, Registry: reg,
+		Node: nodeName(g.Node), Lease: g.Lease, TapeBytes: int(g.TapeBytes), ReplayBytes: int(g.ReplayBytes),
+		ReplayRate: int(g.ReplayRate), BypassRate: int(g.BypassRate), Linger: g.Linger,
+	})
+	if err != nil {
+		return nil, nil, b.abandon(fmt.Errorf("gateway: %w", err))
+	}
+	room, err := gateway.New(gateway.Options{
+		Logger: b.log, Registerer: b.metrics, Feed: tapes,
+		Origins: g.Origins, RequireOrigin: g.RequireOrigin,
+		MaxSessions: g.MaxSessions, MaxPerIP: g.MaxPerIP, MaxSubs: g.MaxSubs, MaxCommand: int(g.MaxCommand),
+		CommandRate: g.CommandRate, CommandBurst: g.CommandBurst,
+		Heartbeat: g.Heartbeat, Ping: g.Ping, Drain: g.Drain, WriteTimeout: g.WriteTimeout,
+	})
+	if err != nil {
+		return nil, nil, b.abandon(fmt.Errorf("gateway: %w", err))
+	}
+	b.health.checks = append(b.health.checks, check{"feed", tapes.Ready})
+	return tapes, room, nil
+}
+
+// nodeName is the configured name, or the host's in Kafka's alphabet.
+func nodeName(configured string) string {
+	if configured != "" {
+		return configured
+	}
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "gateway"
+	}
+	clean := []byte(host[:min(len(host), 100)])
+	for i, c := range clean {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			clean[i] = '-'
+		}
+	}
+	return string(clean)
+}
