@@ -1,0 +1,48 @@
+package feed
+
+import "sort"
+
+// ring is a queue of events in ascending offset order that grows as needed.
+type ring struct {
+	buf  []*Event // length is a power of two
+	head int      // index of the first
+	n    int
+}
+
+func (r *ring) at(i int) *Event { return r.buf[(r.head+i)&(len(r.buf)-1)] }
+
+func (r *ring) push(e *Event) {
+	if r.n == len(r.buf) {
+		r.resize(max(4, 2*len(r.buf)))
+	}
+	r.buf[(r.head+r.n)&(len(r.buf)-1)] = e
+	r.n++
+}
+
+func (r *ring) pop() *Event {
+	e := r.buf[r.head]
+	r.buf[r.head] = nil
+	r.head = (r.head + 1) & (len(r.buf) - 1)
+	r.n--
+	if len(r.buf) > 1024 && r.n < len(r.buf)/8 {
+		r.resize(len(r.buf) / 4)
+	}
+	return e
+}
+
+func (r *ring) resize(size int) {
+	buf := make([]*Event, size)
+	for i := range r.n {
+		buf[i] = r.at(i)
+	}
+	r.buf, r.head = buf, 0
+}
+
+// search returns the index of the first event at or after offset.
+func (r *ring) search(offset int64) int {
+	// Most cursors stand near the head of the tape.
+	if r.n > 0 && r.at(r.n-1).Offset < offset {
+		return r.n
+	}
+	return sort.Search(r.n, func(i int) bool { return r.at(i).Offset >= offset })
+}

@@ -1,0 +1,144 @@
+package feed
+
+import (
+	"slices"
+	"sync"
+)
+
+// subIndex knows the subs of one topic, by what they want. Wakes are called
+// without its lock, and only for subs whose last Read found nothing more.
+type subIndex struct {
+	mu    sync.RWMutex
+	all   []*Sub            // guarded by mu; every sub
+	whole []*Sub            // guarded by mu; those that want all keys
+	byKey map[string][]*Sub // guarded by mu
+}
+
+func (x *subIndex) add(s *Sub) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s.place = len(x.all)
+	x.all = append(x.all, s)
+	if s.filter.all {
+		s.placeWhole = len(x.whole)
+		x.whole = append(x.whole, s)
+		return
+	}
+	if x.byKey == nil {
+		x.byKey = map[string][]*Sub{}
+	}
+	for _, k := range s.filter.keys {
+		x.byKey[k] = append(x.byKey[k], s)
+	}
+}
+
+func (x *subIndex) remove(s *Sub) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	last := len(x.all) - 1
+	x.all[s.place] = x.all[last]
+	x.all[s.place].place = s.place
+	x.all[last] = nil
+	x.all = x.all[:last]
+	if s.filter.all {
+		last := len(x.whole) - 1
+		x.whole[s.placeWhole] = x.whole[last]
+		x.whole[s.placeWhole].placeWhole = s.placeWhole
+		x.whole[last] = nil
+		x.whole = x.whole[:last]
+		return
+	}
+	for _, k := range s.filter.keys {
+		l := x.byKey[k]
+		if i := slices.Index(l, s); i >= 0 {
+			l[i] = l[len(l)-1]
+			l[len(l)-1] = nil
+			l = l[:len(l)-1]
+		}
+		if len(l) == 0 {
+			delete(x.byKey, k)
+		} else {
+			x.byKey[k] = l
+		}
+	}
+}
+
+func (x *subIndex) len() int {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.all)
+}
+
+// waker collects whom to wake under the index's lock and calls them without
+// it. It belongs to one goroutine and is used again and again.
+type waker struct{ subs []*Sub }
+
+func (w *waker) take(subs []*Sub) {
+	for _, s := range subs {
+		if s.disarm() {
+			w.subs = append(w.subs, s)
+		}
+	}
+}
+
+func (w *waker) call() {
+	for i, s := range w.subs {
+		s.wake()
+		w.subs[i] = nil
+	}
+	w.subs = w.subs[:0]
+}
+
+// events wakes the subs that match one of the events.
+func (w *waker) events(x *subIndex, evs []Event) {
+	if len(evs) == 0 {
+		return
+	}
+	x.mu.RLock()
+	w.take(x.whole)
+	if len(x.byKey) > 0 {
+		for i := range evs {
+			if k := evs[i].Key; k != nil {
+				w.take(x.byKey[string(k)])
+			}
+		}
+	}
+	x.mu.RUnlock()
+	w.call()
+}
+
+// key wakes the subs of one key; nil wakes all.
+func (w *waker) key(x *subIndex, key []byte) {
+	x.mu.RLock()
+	if key == nil {
+		w.take(x.all)
+	} else {
+		w.take(x.byKey[string(key)])
+	}
+	x.mu.RUnlock()
+	w.call()
+}
+
+// lazy wakes those that wait for Kafka and, if the tape has moved, all others.
+func (w *waker) lazy(x *subIndex, moved bool) {
+	x.mu.RLock()
+	if moved {
+		w.take(x.all)
+	} else {
+		for _, s := range x.all {
+			if s.pending.Load() && s.disarm() {
+				w.subs = append(w.subs, s)
+			}
+		}
+	}
+	x.mu.RUnlock()
+	w.call()
+}
+
+// force wakes every sub, whatever its last Read found.
+func (w *waker) force(x *subIndex) {
+	x.mu.RLock()
+	w.subs = append(w.subs, x.all...)
+	x.mu.RUnlock()
+	w.call()
+}
