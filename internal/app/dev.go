@@ -15,7 +15,6 @@ import (
 	"github.com/tapecast/tapecast/internal/config"
 	"github.com/tapecast/tapecast/internal/embedded"
 	"github.com/tapecast/tapecast/schemas/registry"
-	"github.com/tapecast/tapecast/web"
 )
 
 // DevOptions of the development process. Addresses are host:port; port 0 takes a free one.
@@ -204,13 +203,13 @@ func (d *Dev) rooms(ln net.Listener) error {
 	in.Register(mux)
 	gate.Register(mux)
 	mux.Handle("GET /metrics", metricsHandler(d.metrics, d.log))
-	mux.Handle("GET /", web.Handler())
-	page := newServer("http server", ln, guardHost(d.o.Listen, mux), d.log)
+	mux.Handle("GET /", page())
+	server := newServer("http server", ln, guardHost(d.o.Listen, mux), d.log)
 	d.stages = [][]part{
 		d.floor,
 		{d.catalogPart()},
 		{{"ingest", in.Run}, {"fanout", caster.Run}, {"feed", tapes.Run}},
-		{page.part()},
+		{server.part()},
 		{{"gateway", gate.Run}},
 		{d.demo(reg), {"announce", d.announce}},
 	}
