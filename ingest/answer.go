@@ -78,6 +78,10 @@ func tooLarge(message string) *problem {
 	return &problem{Status: http.StatusRequestEntityTooLarge, Code: codeTooLarge, Message: message}
 }
 
+func unknownTopic() *problem {
+	return &problem{Status: http.StatusNotFound, Code: codeUnknownTopic, Message: "there is no such topic"}
+}
+
 func unavailable(message string) *problem {
 	return &problem{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Message: message}
 }

@@ -223,7 +223,7 @@ func (s *Service) feed(ctx context.Context, name string) (catalog.Feed, *problem
 		return catalog.Feed{}, unavailable("Kafka does not answer")
 	}
 	if f, ok = s.feeds.Feed(name); !ok {
-		return catalog.Feed{}, &problem{Status: http.StatusNotFound, Code: codeUnknownTopic, Message: "there is no such topic"}
+		return catalog.Feed{}, unknownTopic()
 	}
 	return f, nil
 }

@@ -78,7 +78,7 @@ func (s *Service) streamDoor(w http.ResponseWriter, r *http.Request) {
 	// the end of the process ends its wait.
 	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	st := &upload{
-		s: s, feed: feed, in: bufio.NewReaderSize(r.Body, streamBuffer), lease: l,
+		s: s, feed: feed, in: newLineReader(r.Body), lease: l,
 		last: make(map[int32]int64),
 		alive: func() {
 			_ = rc.SetReadDeadline(time.Now().Add(streamIdle))
@@ -97,6 +97,8 @@ func (s *Service) streamDoor(w http.ResponseWriter, r *http.Request) {
 	st.sum.problem = p
 	s.writeProblem(w, p, typeJSON, &st.sum)
 }
+
+func newLineReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, streamBuffer) }
 
 // run reads and writes chunks to the end of the stream.
 func (st *upload) run(ctx context.Context) *problem {
@@ -278,7 +280,9 @@ func (st *upload) produce(ctx context.Context, c *chunk, recs []broker.ProduceRe
 		switch verdictOf(r.Err) {
 		case written:
 			acked++
-			st.last[r.Partition] = max(r.Offset, st.last[r.Partition])
+			if have, ok := st.last[r.Partition]; !ok || r.Offset > have {
+				st.last[r.Partition] = r.Offset
+			}
 			continue
 		case unknown:
 			st.sum.Unknown++

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/catalog"
+	"github.com/tapecast/tapecast/internal/stream"
 )
 
 // verdict is what is known of one record after the attempt to write it.
@@ -69,8 +70,9 @@ func (s *Service) write(ctx context.Context, f catalog.Feed, recs []broker.Produ
 	return produced, p
 }
 
-// sameForAll is the outcome when the producer tells only one error. None at
-// all would be a mistake of the producer's, and is no success.
+// sameForAll is the outcome when the producer tells only one error: then
+// nothing was written. No error either would be a mistake of the producer's,
+// and is no success.
 func sameForAll(n int, err error) []broker.Produced {
 	if err == nil {
 		err = broker.ErrUnknownOutcome
@@ -106,6 +108,8 @@ func (s *Service) judge(f catalog.Feed, produced []broker.Produced) *problem {
 	case count[written] > 0:
 		p.Code = codePartial
 		p.Message = "a part of the events was written; offsets says which"
+	case errors.Is(refusal, stream.ErrUnknownTopic):
+		return unknownTopic() // deleted a moment ago
 	case count[rejected] > 0:
 		p.Status, p.Code = http.StatusUnprocessableEntity, codeRejected
 		p.Message = "Kafka refused the events"
