@@ -14,7 +14,7 @@
 // so, and returns errors that [Retryable] classifies.
 //
 // Goroutines: kafka-go's per connection; one per partition that is being
-// written, inside [Producer.Run]; two inside [Client.JoinGroup].
+// written, inside [Producer.Run].
 package broker
 
 import (

@@ -61,7 +61,7 @@ func retryableCode(e kafka.Error) bool {
 		kafka.UnknownLeaderEpoch, kafka.OffsetNotAvailable, kafka.ListenerNotFound,
 		kafka.PreferredLeaderNotAvailable, kafka.EligibleLeadersNotAvailable,
 		kafka.UnstableOffsetCommit, kafka.ThrottlingQuotaExceeded,
-		kafka.UnknownTopicID, kafka.InconsistentTopicID:
+		kafka.RebalanceInProgress, kafka.UnknownTopicID, kafka.InconsistentTopicID:
 		return true
 	}
 	return false
