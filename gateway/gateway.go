@@ -1,14 +1,32 @@
 // Package gateway is stage 3 of 3: Batch to Frame to socket. It holds the
 // sessions: WebSocket, SSE and NDJSON, over the feed (package feed).
+//
+//	                 readLoop ──command──▶ inbox ┐
+//	socket ◀─bytes── loop: conversation ◀────────┤
+//	                  │    subscriptions, cursors │◀──wake── feed
+//	                  └──Read(cursor)──▶ tape     ┘
+//
+// A session has no queue of messages. It owns cursors; its loop reads from the
+// tapes what they have not passed yet, gathers shared, prebuilt frames into one
+// buffer and writes that with one call. Nothing shared ever waits for a
+// session: the feed only wakes it.
+//
+// Goroutines: two per WebSocket session (readLoop and the session's loop), the
+// handler's own per HTTP stream, and up to four short tasks per session while
+// positions are looked up. Service.Run waits for all of them.
 package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tapecast/tapecast/gateway/feed"
 )
@@ -19,28 +37,185 @@ type Options struct {
 	Registerer prometheus.Registerer
 	Feed       *feed.Feed
 
-	Origins       []string      // allowed besides the same origin; exact scheme://host[:port]; "*" = any
-	RequireOrigin bool          // refuse requests without Origin
-	MaxSessions   int           // default 20,000
-	MaxPerIP      int           // default 0 = no limit
-	MaxSubs       int           // subscriptions per session; default 256
-	MaxCommand    int           // bytes of a client frame; default 4 KiB... keys need more: 64 KiB
-	CommandRate   float64       // per second, sustained; default 20
-	CommandBurst  int           // default 256
-	Heartbeat     time.Duration // default 5 s
-	Ping          time.Duration // default 30 s
-	Drain         time.Duration // clients are told to come back spread over this; default 8 s
-	WriteTimeout  time.Duration // a socket that takes nothing for that long is closed; default 30 s
+	Origins        []string       // allowed besides the same origin; exact scheme://host[:port]; "*" = any
+	RequireOrigin  bool           // refuse requests without Origin
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts for MaxPerIP
+	MaxSessions    int            // default 20,000
+	MaxPerIP       int            // default 0 = no limit
+	MaxSubs        int            // subscriptions per session; default 256
+	MaxPartitions  int            // partitions followed per session; default 8,192
+	MaxCommand     int            // bytes of a client frame; default 64 KiB
+	CommandRate    float64        // per second, sustained; default 20
+	CommandBurst   int            // default 256
+	MaxLag         time.Duration  // a live subscription that is behind for longer ends its session; default 0 = no limit
+	SnapshotKeys   int            // keys of one snapshot; default 100,000
+	SnapshotBytes  int64          // bytes of one snapshot; default 32 MiB
+	SnapshotsBytes int64          // bytes of all snapshots of the node; default 256 MiB
+	Hold           time.Duration  // events wait that long after a write, to leave in one; default 10 ms, negative = none
+	Heartbeat      time.Duration  // default 5 s
+	Ping           time.Duration  // default 30 s
+	Drain          time.Duration  // clients are told to come back spread over this; default 8 s
+	WriteTimeout   time.Duration  // a socket that takes nothing for that long is closed; default 30 s
+
+	source feedSource // tests: instead of Feed
+}
+
+func (o *Options) defaults() {
+	set(&o.MaxSessions, 20_000)
+	set(&o.MaxSubs, 256)
+	set(&o.MaxPartitions, 8192)
+	set(&o.MaxCommand, 64<<10)
+	set(&o.CommandRate, 20)
+	set(&o.CommandBurst, 256)
+	set(&o.SnapshotKeys, 100_000)
+	set(&o.SnapshotBytes, 32<<20)
+	set(&o.SnapshotsBytes, 256<<20)
+	set(&o.Hold, 10*time.Millisecond)
+	set(&o.Heartbeat, 5*time.Second)
+	set(&o.Ping, 30*time.Second)
+	set(&o.Drain, 8*time.Second)
+	set(&o.WriteTimeout, 30*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.source == nil && o.Feed != nil {
+		o.source = realFeed{o.Feed}
+	}
+}
+
+func set[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func (o *Options) validate() error {
+	var errs []error
+	if o.source == nil {
+		errs = append(errs, errors.New("gateway: Feed is missing"))
+	}
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxSessions", int64(o.MaxSessions)}, {"MaxSubs", int64(o.MaxSubs)}, {"MaxPartitions", int64(o.MaxPartitions)},
+		{"MaxCommand", int64(o.MaxCommand)}, {"CommandBurst", int64(o.CommandBurst)}, {"MaxPerIP", int64(o.MaxPerIP)},
+		{"Heartbeat", int64(o.Heartbeat)}, {"Ping", int64(o.Ping)}, {"Drain", int64(o.Drain)}, {"WriteTimeout", int64(o.WriteTimeout)},
+		{"MaxLag", int64(o.MaxLag)}, {"SnapshotKeys", int64(o.SnapshotKeys)}, {"SnapshotBytes", o.SnapshotBytes},
+	} {
+		if n.value < 0 {
+			errs = append(errs, errors.New("gateway: "+n.name+" must not be negative"))
+		}
+	}
+	for _, origin := range o.Origins {
+		if origin != "*" && normalOrigin(origin) == "" {
+			errs = append(errs, errors.New("gateway: an origin must be scheme://host[:port], not "+origin))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Service is the gateway room.
-type Service struct{}
+type Service struct {
+	// static after construction
+	o       Options
+	rules   *rules
+	door    *door
+	metrics *metrics
+	bounds  *boundsCache
+
+	draining chan struct{} // closed when the drain begins
+
+	mu       sync.Mutex
+	sessions *errgroup.Group // guarded by mu; nil = Run does not run
+	ctx      context.Context // guarded by mu; ends when what is left of a drain is cut off
+	spread   time.Duration   // guarded by mu; set when the drain begins
+}
 
 // New checks the options and starts nothing.
-func New(o Options) (*Service, error) { panic("not built") }
+func New(o Options) (*Service, error) {
+	o.defaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	snapshots := &snapshotLimits{keys: o.SnapshotKeys, bytes: o.SnapshotBytes, total: o.SnapshotsBytes}
+	m := newMetrics(o.Registerer, snapshots)
+	d := &door{
+		requireOrigin: o.RequireOrigin, trusted: o.TrustedProxies, maxSessions: o.MaxSessions, maxPerIP: o.MaxPerIP,
+		metrics: m, perIP: map[netip.Addr]int{}, shut: true,
+	}
+	for _, origin := range o.Origins {
+		d.anyOrigin = d.anyOrigin || origin == "*"
+		d.origins = append(d.origins, normalOrigin(origin))
+	}
+	return &Service{
+		o: o, door: d, metrics: m, draining: make(chan struct{}), bounds: newBoundsCache(o.source),
+		rules: &rules{
+			feed: o.source, metrics: m, snapshots: snapshots, heartbeat: o.Heartbeat,
+			maxSubs: o.MaxSubs, maxParts: o.MaxPartitions, maxLag: o.MaxLag,
+		},
+	}, nil
+}
 
-// Run serves until ctx ends, then drains: bye frames, then closes.
-func (s *Service) Run(ctx context.Context) error { panic("not built") }
+// cutGrace is how long a session may take beyond the drain.
+const cutGrace = 3 * time.Second
+
+// Run serves until ctx ends, then drains: bye frames, then closes, spread over
+// at most Options.Drain. It may be called once. It returns when every session
+// has ended.
+func (s *Service) Run(ctx context.Context) error {
+	cut, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	group := &errgroup.Group{}
+	s.mu.Lock()
+	s.sessions, s.ctx = group, cut
+	s.mu.Unlock()
+	s.door.setShut(false)
+	s.o.Logger.Info("gateway takes sessions", slog.Int("max_sessions", s.o.MaxSessions))
+	<-ctx.Done()
+
+	open := s.door.setShut(true)
+	spread := min(s.o.Drain, time.Duration(open)*time.Millisecond)
+	s.o.Logger.Info("gateway drains", slog.Int("sessions", open), slog.Duration("spread", spread))
+	s.mu.Lock()
+	s.spread = spread
+	s.sessions = nil // no session starts any more: Wait may be called
+	s.mu.Unlock()
+	close(s.draining)
+	timer := time.AfterFunc(spread+cutGrace, cancel)
+	defer timer.Stop()
+	_ = group.Wait() // sessions return no errors
+	s.o.Logger.Info("gateway drained")
+	return nil
+}
+
+// start runs a session's function under Run. False: Run does not run.
+func (s *Service) start(fn func(ctx context.Context)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions == nil {
+		return false
+	}
+	ctx := s.ctx
+	s.sessions.Go(func() error {
+		fn(ctx)
+		return nil
+	})
+	return true
+}
+
+// drainSpread is over which time the drain closes sessions.
+func (s *Service) drainSpread() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spread
+}
 
 // Register mounts /ws, GET /v1/topics, GET /v1/topics/{topic} and GET /v1/topics/{topic}/events.
-func (s *Service) Register(mux *http.ServeMux) { panic("not built") }
+func (s *Service) Register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /ws", s.serveSocket)
+	mux.HandleFunc("GET /v1/topics", s.serveTopics)
+	mux.HandleFunc("GET /v1/topics/{topic}", s.serveTopic)
+	mux.HandleFunc("GET /v1/topics/{topic}/events", s.serveStream)
+}

@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/tapecast/tapecast/internal/protocol"
+)
+
+// Bounds of the handshake.
+const (
+	readBuffer    = 512 // per session, for its life; commands are small
+	handshakeTime = 5 * time.Second
+)
+
+var upgrader = websocket.Upgrader{
+	HandshakeTimeout: handshakeTime,
+	ReadBufferSize:   readBuffer,
+	WriteBufferSize:  readBuffer,
+	WriteBufferPool:  &sync.Pool{}, // gorilla writes nothing after the handshake
+	Subprotocols:     []string{protocol.SubprotocolJSON, protocol.SubprotocolBatch, protocol.SubprotocolAvro},
+	CheckOrigin:      func(*http.Request) bool { return true }, // the door has
+}
+
+// hijacker gives gorilla the connection as a quietConn.
+type hijacker struct {
+	http.ResponseWriter
+	conn *quietConn
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	h.conn = &quietConn{Conn: conn}
+	return h.conn, rw, nil
+}
+
+// serveSocket upgrades a request and starts its session. The handler returns
+// at once, so that net/http's buffers are free.
+func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
+	leave, ok := s.door.admit(w, r)
+	if !ok {
+		return
+	}
+	h := &hijacker{ResponseWriter: w}
+	ws, err := upgrader.Upgrade(h, r, nil)
+	if err != nil { // gorilla has answered
+		leave()
+		s.metrics.refused.of("upgrade").Inc()
+		s.o.Logger.Debug("upgrade failed", slog.Any("error", err))
+		return
+	}
+	h.conn.quiet.Store(true)
+	conn := h.conn.Conn
+	if !s.start(func(ctx context.Context) {
+		defer leave()
+		s.runSocket(ctx, conn, ws)
+	}) {
+		leave()
+		_ = conn.Close()
+	}
+}
+
+// runSocket runs one WebSocket session to its end.
+func (s *Service) runSocket(ctx context.Context, conn net.Conn, ws *websocket.Conn) {
+	g := s.metrics.sessions.of("ws")
+	g.Inc()
+	defer g.Dec()
+	setSendBuffer(conn)
+	ws.SetReadLimit(int64(s.o.MaxCommand))
+	t := &socket{
+		conn: conn, ws: ws, timeout: s.o.WriteTimeout, maxLag: s.o.MaxLag, silence: 2 * s.o.Ping,
+		limit: rate.NewLimiter(rate.Limit(s.o.CommandRate), s.o.CommandBurst),
+	}
+	sess := newSession(s.rules, wireOf(ws.Subprotocol()), t, s.o.Logger)
+	sess.hold, sess.ping, sess.spread = s.o.Hold, s.o.Ping, s.drainSpread
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	var reader errgroup.Group
+	reader.Go(func() error {
+		t.readLoop(sess)
+		return nil
+	})
+	sess.run(ctx, s.draining)
+	_ = reader.Wait() // it returns no errors
+}
+
+func wireOf(subprotocol string) wire {
+	switch subprotocol {
+	case protocol.SubprotocolBatch:
+		return batchWire{}
+	case protocol.SubprotocolAvro:
+		return textWire{binary: true}
+	}
+	return textWire{}
+}
+
+// setSendBuffer bounds what the kernel holds for a client that does not read.
+func setSendBuffer(conn net.Conn) {
+	if under, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = under.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(sendBuffer)
+	}
+}

@@ -1,0 +1,516 @@
+package gateway
+
+import (
+	"errors"
+	"time"
+
+	"github.com/tapecast/tapecast/gateway/feed"
+	"github.com/tapecast/tapecast/internal/protocol"
+	"github.com/tapecast/tapecast/schemas"
+)
+
+// compose gathers what is due into b, in order: replies, the heartbeat,
+// events. It tells whether more is due than b holds.
+func (c *conversation) compose(b *block, now time.Time) (more bool) {
+	if c.composeReplies(b) {
+		return true
+	}
+	if !c.beatAt.IsZero() && !now.Before(c.beatAt) {
+		c.composeHeartbeat(b, now)
+	}
+	more = c.composeEvents(b, now)
+	if !b.empty() {
+		c.wire.finish(b)
+	}
+	return more
+}
+
+// composeReplies writes what waits, and nothing else.
+func (c *conversation) composeReplies(b *block) (more bool) {
+	for i, r := range c.replies {
+		if b.full(len(r.text) + len(r.raw)) {
+			c.replies = c.replies[i:]
+			c.wire.finish(b)
+			return true
+		}
+		b.grab()
+		b.frames++
+		if r.raw != nil {
+			c.wire.finish(b)
+			b.buf = append(b.buf, r.raw...)
+		} else {
+			c.wire.control(b, r.sub, r.name, r.text)
+		}
+		c.replySize -= len(r.text) + len(r.raw)
+	}
+	c.replies = nil
+	return false
+}
+
+// beatSize bounds one heartbeat frame; many subscriptions make several.
+const beatSize = 32 << 10
+
+func (c *conversation) composeHeartbeat(b *block, now time.Time) {
+	c.beatAt = now.Add(c.heartbeat)
+	low := c.lowest()
+	if len(low) == 0 {
+		if !c.anyLevel1() {
+			c.beatAt = time.Time{}
+		}
+		return
+	}
+	f := newHeartbeat(now)
+	var subs []*subscription
+	size := 0
+	flush := func() {
+		b.grab()
+		b.frames++
+		c.wire.heartbeat(b, subs, protocol.Encode(f))
+		f, subs, size = newHeartbeat(now), nil, 0
+	}
+	for label, s := range low {
+		f.Covered[label] = s.positions()
+		f.Cursor[label] = s.cursor().String()
+		if s.skipped > 0 {
+			if f.Skipped == nil {
+				f.Skipped = map[string]int64{}
+			}
+			f.Skipped[label] = s.skipped
+		}
+		subs = append(subs, s)
+		if size += 40 + 25*len(s.cursors); size > beatSize {
+			flush()
+		}
+	}
+	if len(subs) > 0 {
+		flush()
+	}
+}
+
+func newHeartbeat(now time.Time) protocol.Heartbeat {
+	return protocol.Heartbeat{
+		Event: "heartbeat", TS: now.UnixMilli(), Covered: map[string]protocol.Positions{}, Cursor: map[string]string{},
+	}
+}
+
+func (c *conversation) anyLevel1() bool {
+	for _, s := range c.subs {
+		if s.level1() {
+			return true
+		}
+	}
+	return false
+}
+
+// composeEvents serves the subscriptions in turn, a quantum each, until
+// nothing is due or the block is full.
+func (c *conversation) composeEvents(b *block, now time.Time) (full bool) {
+	for _, s := range c.subs {
+		if !s.busy && s.due.Swap(false) {
+			c.refresh(s)
+		}
+	}
+	for idle := 0; idle < len(c.subs) && !full; {
+		c.turn = (c.turn + 1) % len(c.subs)
+		s := c.subs[c.turn]
+		var progress bool
+		if progress, full = c.serve(b, s, now); progress {
+			idle = 0
+		} else {
+			idle++
+		}
+		c.settle(b, s)
+	}
+	for _, s := range c.subs {
+		c.flushGap(b, s)
+		c.watchLag(s, now)
+	}
+	return full
+}
+
+// refresh looks at what a wake may have changed.
+func (c *conversation) refresh(s *subscription) {
+	if s.state == requested {
+		c.placeLive(s)
+	}
+	if s.state != positioned {
+		return
+	}
+	s.grow(s.hold.Partitions())
+	c.follow(s, len(s.cursors))
+	s.wakeAll()
+}
+
+// serve gives one subscription its turn: a quantum of one partition.
+func (c *conversation) serve(b *block, s *subscription, now time.Time) (progress, full bool) {
+	if s.busy || s.state != positioned {
+		return false, false
+	}
+	if s.snapshot != nil {
+		return c.serveSnapshot(b, s)
+	}
+	for range s.cursors {
+		s.turn = (s.turn + 1) % len(s.cursors)
+		cur := &s.cursors[s.turn]
+		if cur.next >= cur.until {
+			cur.ready = false
+		}
+		if s.wish.Mode == protocol.ModeLatest {
+			progress, full = c.serveLatest(b, s, cur, now)
+		} else if cur.fresh.active {
+			progress, full = c.serveSlow(b, s, cur)
+		} else if cur.ready {
+			progress, full = c.servePartition(b, s, cur)
+		}
+		if progress || full || s.busy || s.state != positioned {
+			return progress, full
+		}
+	}
+	return false, false
+}
+
+// servePartition reads on from a cursor and writes what it gets.
+func (c *conversation) servePartition(b *block, s *subscription, cur *cursor) (progress, full bool) {
+	if b.full(1) {
+		return false, true
+	}
+	chunk := s.hold.Read(cur.partition, cur.next, quantumEvents)
+	if c.fellOff(s, cur, chunk) {
+		return true, false
+	}
+	if !c.accept(b, s, cur, chunk) {
+		return false, false
+	}
+	start := b.size()
+	for _, e := range clip(chunk.Events, cur.until) {
+		if e.Offset < cur.next {
+			continue
+		}
+		if b.size()-start > quantumBytes {
+			return true, false
+		}
+		ok, full := c.emit(b, s, cur, e, "")
+		if full || !ok {
+			return ok, full
+		}
+		if !chunk.Replayed && e.Accepted > b.newest {
+			b.newest = e.Accepted
+		}
+	}
+	cur.next = max(cur.next, min(chunk.To, cur.until))
+	return true, false
+}
+
+// accept looks at a chunk's status; events are only looked at if it returns true.
+func (c *conversation) accept(b *block, s *subscription, cur *cursor, chunk feed.Chunk) bool {
+	switch chunk.Status {
+	case feed.More:
+		if chunk.Gap != nil {
+			c.addGap(b, s, cur, gap{cur.partition, max(chunk.Gap.From, cur.next), min(chunk.Gap.To, cur.until), protocol.Cause(chunk.Gap.Cause)})
+		}
+		return true
+	case feed.Reset:
+		c.restart(b, s)
+	case feed.Gone:
+		c.flushGap(b, s)
+		c.refuse(s, &protocol.Error{Code: protocol.CodeTopicGone, Message: "the topic was deleted, or may not be read any more"})
+	case feed.Beyond:
+		s.busy = true
+		c.enqueue(s)
+	case feed.AtHead, feed.Pending:
+		cur.ready = false
+		cur.pending = chunk.Status == feed.Pending
+	}
+	return false
+}
+
+// restart begins anew on another incarnation of the topic.
+func (c *conversation) restart(b *block, s *subscription) {
+	c.flushGap(b, s)
+	gaps := s.restart(s.hold.Epoch(), s.hold.Partitions())
+	c.follow(s, len(s.cursors))
+	c.tellReset(b, s, "epoch")
+	for _, g := range gaps {
+		c.report(b, s, g)
+	}
+	if s.wish.Until.Kind != protocol.UntilNone {
+		c.endSub(b, s) // what it wanted is in no log any more
+	}
+}
+
+// emit writes one event, or what stands for it. ok=false: not now; full: not into this block.
+func (c *conversation) emit(b *block, s *subscription, cur *cursor, e *feed.Event, mark string) (ok, full bool) {
+	frame, err := c.frame(s, e)
+	if err != nil {
+		var poison *schemas.PoisonError
+		if !errors.As(err, &poison) {
+			cur.ready = false // a wake comes when the schema may be there
+			return false, false
+		}
+		c.addGap(b, s, cur, gap{cur.partition, e.Offset, e.Offset + 1, protocol.CausePoison})
+		cur.next = max(cur.next, e.Offset+1)
+		return true, false
+	}
+	if b.full(len(frame) + maxFrame) {
+		return false, true
+	}
+	c.flushGap(b, s)
+	b.grab()
+	b.events++
+	cur.next = max(cur.next, e.Offset+1)
+	cur.time = e.Time
+	if mark == "" {
+		c.wire.event(b, s, frame)
+	} else {
+		c.wire.marked(b, s, frame, mark)
+	}
+	if !s.live {
+		s.replayed++
+	}
+	return true, false
+}
+
+// addGap reports a gap with its neighbours.
+func (c *conversation) addGap(b *block, s *subscription, cur *cursor, g gap) {
+	if g.from >= g.to {
+		return
+	}
+	cur.next = max(cur.next, g.to)
+	if s.gap.join(g) {
+		return
+	}
+	c.flushGap(b, s)
+	s.gap = g
+}
+
+func (c *conversation) flushGap(b *block, s *subscription) {
+	if !s.gap.empty() {
+		c.report(b, s, s.gap)
+		s.gap = gap{}
+	}
+}
+
+// settle does what a subscription's new positions call for: the live event, the end.
+func (c *conversation) settle(b *block, s *subscription) {
+	if s.state != positioned || s.busy || s.snapshot != nil {
+		return
+	}
+	if !s.live && s.reachedLive() {
+		s.live = true
+		c.metrics.replaying.Dec()
+		if s.announce {
+			c.flushGap(b, s)
+			c.put(b, s, "live", protocol.Live{Event: "live", Label: s.name(), At: s.positions(), Replayed: s.replayed})
+		}
+	}
+	if s.ended() {
+		c.endSub(b, s)
+	}
+}
+
+func (c *conversation) endSub(b *block, s *subscription) {
+	c.flushGap(b, s)
+	c.put(b, s, "end", protocol.End{Event: "end", Label: s.name(), At: s.positions(), Cursor: s.cursor().String()})
+	c.drop(s)
+}
+
+// serveSnapshot sends what is left of a snapshot.
+func (c *conversation) serveSnapshot(b *block, s *subscription) (progress, full bool) {
+	shot := s.snapshot
+	for len(shot.events) > 0 {
+		e, cur := shot.events[0], s.find(shot.parts[0])
+		// The cursor already stands at S, beyond the event.
+		ok, full := c.emit(b, s, cur, e, "snapshot")
+		if full || !ok {
+			return false, full
+		}
+		shot.events, shot.parts = shot.events[1:], shot.parts[1:]
+	}
+	c.flushGap(b, s)
+	shot.free()
+	s.snapshot = nil
+	return true, false
+}
+
+// fellOff begins to skip where a client that was live wants the newest values
+// rather than all, and has fallen off the tape.
+func (c *conversation) fellOff(s *subscription, cur *cursor, chunk feed.Chunk) bool {
+	if !s.wish.OnSlow || !s.live || chunk.Status != feed.Pending && !chunk.Replayed {
+		return false
+	}
+	head, ok := s.hold.Head(cur.partition)
+	if !ok || head <= cur.next {
+		return false
+	}
+	cur.fresh = conflation{active: true, target: head, read: cur.next}
+	return true
+}
+
+// serveSlow reads up to where the head stood, tells the stretch as a gap, then
+// sends its newest values.
+func (c *conversation) serveSlow(b *block, s *subscription, cur *cursor) (progress, full bool) {
+	f := &cur.fresh
+	if len(f.sending) == 0 {
+		if f.read < min(f.target, cur.until) && f.bytes < slowBytes {
+			return c.collect(b, s, cur), false
+		}
+		if b.full(1) {
+			return false, true
+		}
+		c.flushGap(b, s)
+		c.addGap(b, s, cur, gap{cur.partition, cur.next, f.read, protocol.CauseSlow})
+		f.turn()
+	}
+	if ok, full := c.sendFresh(b, s, cur, "latest"); full || !ok {
+		return false, full
+	}
+	more := f.read < min(f.target, cur.until)
+	cur.fresh = conflation{active: more, target: f.target, read: f.read}
+	cur.ready = true
+	return true, false
+}
+
+// serveLatest sends the newest value per key, at most every interval.
+func (c *conversation) serveLatest(b *block, s *subscription, cur *cursor, now time.Time) (progress, full bool) {
+	f := &cur.fresh
+	f.read = max(f.read, cur.next)
+	if len(f.sending) == 0 && f.after.empty() {
+		if !cur.ready || now.Before(cur.flushAt) {
+			return false, false
+		}
+		if f.bytes < latestBytes && c.collect(b, s, cur) {
+			return true, false
+		}
+		if s.busy || s.state != positioned {
+			return false, false
+		}
+		f.turn()
+	}
+	return c.flushLatest(b, s, cur, now)
+}
+
+func (c *conversation) flushLatest(b *block, s *subscription, cur *cursor, now time.Time) (progress, full bool) {
+	f := &cur.fresh
+	sent := len(f.sending) > 0
+	if ok, full := c.sendFresh(b, s, cur, ""); full || !ok {
+		return false, full
+	}
+	if !f.after.empty() {
+		c.addGap(b, s, cur, f.after)
+		f.after = gap{}
+	}
+	cur.next = max(cur.next, min(f.read, cur.until))
+	if sent {
+		cur.flushAt = now.Add(s.wish.Interval) // a key is in one partition
+	}
+	return false, false
+}
+
+// sendFresh sends what a conflation has ready.
+func (c *conversation) sendFresh(b *block, s *subscription, cur *cursor, mark string) (done, full bool) {
+	f := &cur.fresh
+	for len(f.sending) > 0 {
+		e := f.sending[0]
+		ok, full := c.emit(b, s, cur, e, mark)
+		if full || !ok {
+			return false, full
+		}
+		if e.Accepted > b.newest {
+			b.newest = e.Accepted
+		}
+		f.sending = f.sending[1:]
+	}
+	return true, false
+}
+
+// collect reads on into a conflation. It returns false when there is nothing more now.
+func (c *conversation) collect(b *block, s *subscription, cur *cursor) bool {
+	f := &cur.fresh
+	if f.read >= cur.until {
+		return false
+	}
+	chunk := s.hold.Read(cur.partition, f.read, quantumEvents)
+	switch chunk.Status {
+	case feed.More:
+	default:
+		c.accept(b, s, cur, chunk)
+		if chunk.Status == feed.AtHead {
+			f.target = f.read
+		}
+		return false
+	}
+	if chunk.Gap != nil {
+		f.after = gap{cur.partition, f.read, min(chunk.Gap.To, cur.until), protocol.Cause(chunk.Gap.Cause)}
+		f.read = max(f.read, chunk.Gap.To)
+		cur.ready = true
+		return f.active
+	}
+	for _, e := range clip(chunk.Events, cur.until) {
+		if e.Offset >= f.read {
+			s.skipped += f.add(e)
+		}
+	}
+	f.read = max(f.read, min(chunk.To, cur.until))
+	return true
+}
+
+// watchLag looks how long a live subscription has not been at the head.
+func (c *conversation) watchLag(s *subscription, now time.Time) {
+	if !s.live || s.state != positioned || s.caughtUp() {
+		s.behind = time.Time{}
+		c.lagging(s, false)
+		return
+	}
+	if s.behind.IsZero() {
+		s.behind = now
+	}
+	lag := now.Sub(s.behind)
+	c.lagging(s, lag > lagShown)
+	if c.maxLag > 0 && lag > c.maxLag {
+		c.slow = true
+	}
+}
+
+// lagShown is the lag from which a subscription counts as lagging.
+const lagShown = time.Second
+
+func (c *conversation) lagging(s *subscription, is bool) {
+	if s.lagging == is {
+		return
+	}
+	s.lagging = is
+	if is {
+		c.metrics.lagging.Inc()
+	} else {
+		c.metrics.lagging.Dec()
+	}
+}
+
+// caughtUp tells whether every partition was read up to the tape's head.
+func (s *subscription) caughtUp() bool {
+	if s.wish.Mode == protocol.ModeLatest {
+		return true // it skips what it cannot take
+	}
+	for i := range s.cursors {
+		if s.cursors[i].ready || s.cursors[i].pending || s.cursors[i].fresh.active {
+			return false
+		}
+	}
+	return true
+}
+
+// deadline is when the conversation has something to do without being woken.
+func (c *conversation) deadline() time.Time {
+	at := c.beatAt
+	for _, s := range c.subs {
+		if s.wish.Mode != protocol.ModeLatest || s.busy || s.state != positioned {
+			continue
+		}
+		for i := range s.cursors {
+			if s.cursors[i].ready && (at.IsZero() || s.cursors[i].flushAt.Before(at)) {
+				at = s.cursors[i].flushAt
+			}
+		}
+	}
+	return at
+}

@@ -1,0 +1,313 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapecast/tapecast/gateway/feed"
+	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/protocol"
+	"github.com/tapecast/tapecast/internal/stream"
+)
+
+// Limits of what a lookup asks of Kafka.
+const (
+	lookupTime  = 10 * time.Second // positions
+	scanTime    = time.Minute      // last N, snapshot
+	lastScan    = 1_000_000        // offsets that from {"last":N} goes back at most, over all partitions
+	lastWindow  = 1_000            // the first window of it, at least
+	snapshotTry = 200              // rounds after which a snapshot that never reaches the end is given up
+)
+
+// retryDelay between two tries of a lookup.
+const retryDelay = 250 * time.Millisecond
+
+// needsLookup tells whether Kafka has to be asked where a subscription begins.
+func needsLookup(w *protocol.Subscribe) bool {
+	return w.From.Kind != protocol.FromLive || w.Until.Kind != protocol.UntilNone || w.Mode == protocol.ModeSnapshot
+}
+
+// lookup asks what place needs. It tries again for lookupTime while Kafka is away.
+func lookup(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapshotLimits) (f facts, err error) {
+	end := time.Now().Add(lookupTime)
+	for {
+		if f, err = lookupOnce(ctx, h, w, lim); err == nil || final(err) || ctx.Err() != nil || time.Now().After(end) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return f, ctx.Err()
+		case <-time.After(retryDelay):
+		}
+	}
+}
+
+// final tells whether trying again is no use.
+func final(err error) bool {
+	var p *protocol.Error
+	return errors.Is(err, stream.ErrUnknownTopic) || errors.As(err, &p)
+}
+
+func lookupOnce(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapshotLimits) (f facts, err error) {
+	f.epoch = h.Epoch()
+	short, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	if f.bounds, err = h.Bounds(short); err != nil {
+		return f, fmt.Errorf("ask for the bounds: %w", err)
+	}
+	if err = askTimes(short, h, w, &f); err != nil {
+		return f, err
+	}
+	long, cancel := context.WithTimeout(ctx, scanTime)
+	defer cancel()
+	switch {
+	case w.Mode == protocol.ModeSnapshot:
+		f.shot, err = takeSnapshot(long, h, f.bounds, lim)
+	case w.From.Kind == protocol.FromLast:
+		f.last, f.found, err = findLast(long, h, w.From.Last, f.bounds)
+	}
+	if err == nil && h.Epoch() != f.epoch {
+		if f.shot != nil {
+			f.shot.free()
+		}
+		return f, stream.ErrTopicChanged
+	}
+	return f, err
+}
+
+func askTimes(ctx context.Context, h hold, w *protocol.Subscribe, f *facts) (err error) {
+	from := w.From.Time
+	if c := w.From.Cursor; w.From.Kind == protocol.FromCursor && c.Time > 0 && c.Epoch == f.epoch && beyond(c, f.bounds) {
+		from = time.UnixMilli(c.Time)
+	}
+	if !from.IsZero() {
+		if f.at, err = h.OffsetsAt(ctx, from); err != nil {
+			return fmt.Errorf("look up from: %w", err)
+		}
+	}
+	if w.Until.Kind == protocol.UntilTime {
+		if f.until, err = h.OffsetsAt(ctx, w.Until.Time); err != nil {
+			return fmt.Errorf("look up until: %w", err)
+		}
+	}
+	return nil
+}
+
+// beyond tells whether a cursor lies beyond the end of a log.
+func beyond(c protocol.Cursor, bounds map[int32]broker.Bounds) bool {
+	for i, next := range c.Next {
+		if b, ok := bounds[int32(i)]; ok && next > b.End {
+			return true
+		}
+	}
+	return false
+}
+
+// seen is an event as findLast remembers it.
+type seen struct {
+	partition int32
+	offset    int64
+	time      int64
+}
+
+// findLast counts n matching events backwards from fixed ends, in windows that
+// grow, over all partitions by record time.
+func findLast(ctx context.Context, h hold, n int, bounds map[int32]broker.Bounds) (map[int32]int64, int, error) {
+	var all []seen
+	budget := int64(lastScan)
+	for _, part := range sortedPartitions(bounds) {
+		found, err := lastOf(ctx, h, part, n, bounds[part], &budget)
+		if err != nil {
+			return nil, 0, err
+		}
+		all = append(all, found...)
+	}
+	at := map[int32]int64{}
+	for part, b := range bounds {
+		at[part] = b.End
+	}
+	all = newest(all, n)
+	for _, e := range all {
+		at[e.partition] = min(at[e.partition], e.offset)
+	}
+	return at, len(all), nil
+}
+
+// newest picks n events, always the last of a partition first: the newest by
+// time among the partitions' last ones.
+func newest(all []seen, n int) []seen {
+	byPart := map[int32][]seen{} // ascending offsets
+	for _, e := range all {
+		byPart[e.partition] = append(byPart[e.partition], e)
+	}
+	for _, list := range byPart {
+		slices.SortFunc(list, func(a, b seen) int { return cmp.Compare(a.offset, b.offset) })
+	}
+	var out []seen
+	for len(out) < n {
+		var best *seen
+		for part := range byPart {
+			list := byPart[part]
+			if len(list) == 0 {
+				continue
+			}
+			last := &list[len(list)-1]
+			if best == nil || last.time > best.time || last.time == best.time && last.partition < best.partition {
+				best = last
+			}
+		}
+		if best == nil {
+			break
+		}
+		out = append(out, *best)
+		list := byPart[best.partition]
+		byPart[best.partition] = list[:len(list)-1]
+	}
+	return out
+}
+
+// lastOf finds the last n matching events of one partition.
+func lastOf(ctx context.Context, h hold, part int32, n int, b broker.Bounds, budget *int64) ([]seen, error) {
+	var found []seen // ascending
+	window := max(int64(2*n), lastWindow)
+	for to := b.End; to > b.Start && len(found) < n && *budget > 0; window *= 4 {
+		from := max(b.Start, to-min(window, *budget))
+		*budget -= to - from
+		var part1 []seen
+		_, err := h.Scan(ctx, part, from, to, func(c feed.Chunk) bool {
+			for _, e := range c.Events {
+				if e.Offset < to {
+					part1 = append(part1, seen{part, e.Offset, e.Time})
+				}
+			}
+			if drop := len(part1) - n; drop > n {
+				part1 = append(part1[:0], part1[drop:]...)
+			}
+			return true
+		})
+		if err != nil {
+			return nil, fmt.Errorf("scan [%d, %d) of partition %d: %w", from, to, part, err)
+		}
+		found = append(part1, found...)
+		to = from
+	}
+	return found[max(0, len(found)-n):], nil
+}
+
+func sortedPartitions(bounds map[int32]broker.Bounds) []int32 {
+	out := make([]int32, 0, len(bounds))
+	for p := range bounds {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// snapshotLimits bound what the snapshots of a node hold together.
+type snapshotLimits struct {
+	keys  int          // of one snapshot
+	bytes int64        // of one snapshot
+	total int64        // of all
+	used  atomic.Int64 // of all, now
+}
+
+// snapshot is the newest event per key as of one offset per partition.
+type snapshot struct {
+	at     map[int32]int64
+	events []*feed.Event
+	parts  []int32 // of events
+	bytes  int64
+	limits *snapshotLimits
+}
+
+// free gives the snapshot's room back. It may be called twice.
+func (s *snapshot) free() {
+	s.limits.used.Add(-s.bytes)
+	s.bytes, s.events = 0, nil
+}
+
+func (s *snapshot) charge(n int64) error {
+	if s.bytes+n > s.limits.bytes {
+		return &protocol.Error{Code: protocol.CodeTooLarge, Message: fmt.Sprintf(
+			"the snapshot takes more than %d bytes; name keys", s.limits.bytes)}
+	}
+	s.bytes += n
+	if s.limits.used.Add(n) > s.limits.total && n > 0 {
+		return &protocol.Error{Code: protocol.CodeBusy, Message: "other snapshots take all the room; try again"}
+	}
+	return nil
+}
+
+// takeSnapshot scans each partition up to S: the first answer whose end is the
+// scan's own position. Compaction may have taken nothing away then that a
+// value in [scan, S) did not replace.
+func takeSnapshot(ctx context.Context, h hold, bounds map[int32]broker.Bounds, lim *snapshotLimits) (*snapshot, error) {
+	s := &snapshot{at: map[int32]int64{}, limits: lim}
+	count := 0
+	for _, part := range sortedPartitions(bounds) {
+		byKey := map[string]*feed.Event{}
+		at, err := s.scan(ctx, h, part, bounds[part], func(e *feed.Event) error {
+			return s.put(byKey, e, count)
+		})
+		if err != nil {
+			s.free()
+			return nil, err
+		}
+		s.at[part] = at
+		for _, e := range ascending(byKey) {
+			s.events = append(s.events, e)
+			s.parts = append(s.parts, part)
+		}
+		count += len(byKey)
+	}
+	return s, nil
+}
+
+func (s *snapshot) put(byKey map[string]*feed.Event, e *feed.Event, count int) error {
+	key := string(e.Key)
+	if old, ok := byKey[key]; ok {
+		delete(byKey, key)
+		if err := s.charge(-int64(eventSize(old))); err != nil {
+			return err
+		}
+	}
+	if e.Value == nil {
+		return nil
+	}
+	if count+len(byKey) >= s.limits.keys {
+		return &protocol.Error{Code: protocol.CodeTooLarge, Message: fmt.Sprintf("the topic has more than %d keys; name keys", s.limits.keys)}
+	}
+	byKey[key] = e
+	return s.charge(int64(eventSize(e)))
+}
+
+func (s *snapshot) scan(ctx context.Context, h hold, part int32, b broker.Bounds, put func(*feed.Event) error) (int64, error) {
+	pos, to := b.Start, b.End
+	for range snapshotTry {
+		var failed error
+		end, err := h.Scan(ctx, part, pos, to, func(c feed.Chunk) bool {
+			for _, e := range c.Events {
+				if failed = put(e); failed != nil {
+					return false
+				}
+			}
+			pos = max(pos, c.To)
+			return true
+		})
+		switch {
+		case failed != nil:
+			return 0, failed
+		case err != nil:
+			return 0, fmt.Errorf("scan [%d, %d) of partition %d: %w", pos, to, part, err)
+		case end <= pos:
+			return pos, nil
+		}
+		to = end
+	}
+	return 0, &protocol.Error{Code: protocol.CodeBusy, Message: "the topic grows faster than it can be read; try again"}
+}

@@ -1,0 +1,264 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
+
+	"github.com/tapecast/tapecast/internal/protocol"
+)
+
+// Bounds of a socket.
+const (
+	sendBuffer  = 128 << 10 // the kernel's, per socket: a stalled reader holds that much
+	tlsChunk    = 16 << 10
+	goodbyeTime = 2 * time.Second // for the client's answer to a close
+	maxFloods   = 64              // commands over the limit, one after the other, before the close
+)
+
+// quietConn is the connection under gorilla's Conn. Once quiet, what gorilla
+// would write (answers to protocol errors and to messages that are too big)
+// goes nowhere: the session's loop writes to the socket itself, and a frame of
+// somebody else could land inside one of its own.
+type quietConn struct {
+	net.Conn
+	quiet atomic.Bool
+}
+
+func (c *quietConn) Write(p []byte) (int, error) {
+	if c.quiet.Load() {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *quietConn) SetWriteDeadline(t time.Time) error {
+	if c.quiet.Load() {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// socket is a WebSocket as a transport. The reading side belongs to readLoop,
+// the writing side to the session's loop.
+type socket struct {
+	// static after construction
+	conn    net.Conn
+	ws      *websocket.Conn // for reading only
+	timeout time.Duration   // a write that moves nothing for that long fails
+	maxLag  time.Duration   // a write that is not done after that long fails; 0 = no limit
+	silence time.Duration   // a client that says nothing for that long is gone
+	limit   *rate.Limiter
+
+	closing atomic.Bool // set by the loop: readLoop only discards
+	floods  int         // owned by readLoop
+}
+
+// write writes a block with the socket's own methods: gorilla's would refuse
+// to go on after a partial write.
+func (t *socket) write(b *block) error {
+	end := time.Time{}
+	if t.maxLag > 0 {
+		end = time.Now().Add(t.maxLag)
+	}
+	if err := t.send(b.buf[b.head:], end); err != nil {
+		return err
+	}
+	return t.send(b.tail, end)
+}
+
+func (t *socket) send(p []byte, end time.Time) error {
+	_, isTLS := t.conn.(*tls.Conn)
+	for len(p) > 0 {
+		piece := p
+		if isTLS { // TLS cannot go on after a deadline: small pieces, each with its own
+			piece = p[:min(len(p), tlsChunk)]
+		}
+		deadline := time.Now().Add(t.timeout)
+		if !end.IsZero() && end.Before(deadline) {
+			deadline = end
+		}
+		if err := t.conn.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+		n, err := t.conn.Write(piece)
+		p = p[n:]
+		switch {
+		case err == nil:
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case !end.IsZero() && !time.Now().Before(end):
+			t.reset()
+			return errSlow
+		case n == 0 || isTLS:
+			t.reset()
+			return err
+		}
+	}
+	return nil
+}
+
+// reset makes the kernel forget what the client did not take.
+func (t *socket) reset() {
+	if tcp, ok := t.conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+}
+
+// close sends the close frame and gives the client a moment to answer; the
+// readLoop closes the connection.
+func (t *socket) close(code protocol.CloseCode) {
+	t.closing.Store(true)
+	if code == 0 {
+		_ = t.conn.Close()
+		return
+	}
+	var body []byte
+	if code != closeEmpty {
+		body = binary.BigEndian.AppendUint16(nil, uint16(code))
+	}
+	_ = t.conn.SetWriteDeadline(time.Now().Add(goodbyeTime))
+	if _, err := t.conn.Write(appendFrame(nil, opClose, body)); err != nil {
+		_ = t.conn.Close()
+		return
+	}
+	if half, ok := t.conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_ = t.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
+}
+
+// closeEmpty stands for a close frame without a code.
+const closeEmpty protocol.CloseCode = 1005
+
+// Errors by which handlers end the reading.
+var errFlood = errors.New("commands come too fast")
+
+// readLoop reads commands and hands them to the session until the client or
+// the session ends. Then it discards what still comes, for a moment: closing a
+// socket with unread data would take the close frame away from the client.
+func (t *socket) readLoop(s *session) {
+	defer t.conn.Close()
+	t.ws.SetPingHandler(func(data string) error {
+		if !t.limit.Allow() && t.flooded() {
+			return errFlood
+		}
+		t.heard()
+		t.hand(s, input{raw: appendFrame(nil, opPong, []byte(data))})
+		return nil
+	})
+	t.ws.SetPongHandler(func(string) error { t.heard(); return nil })
+	t.ws.SetCloseHandler(func(int, string) error { return nil })
+	t.heard()
+	bye := t.read(s)
+	<-s.closed
+	if !bye {
+		t.discard()
+	}
+}
+
+// read reads until the end, and tells whether the client said goodbye.
+func (t *socket) read(s *session) (bye bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.conv.metrics.panics.Inc()
+			s.log.Error("reading panicked", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+			t.hand(s, input{end: &panicEnding})
+		}
+	}()
+	for !t.closing.Load() {
+		kind, text, err := t.ws.ReadMessage()
+		if err != nil {
+			e := readEnding(err)
+			t.hand(s, input{end: &e})
+			return e.reason == "client"
+		}
+		t.heard()
+		in := t.input(kind, text)
+		t.hand(s, in)
+		if in.end != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// discard waits for the end of the stream, for a moment.
+func (t *socket) discard() {
+	_ = t.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
+	_, _ = io.Copy(io.Discard, t.conn)
+}
+
+// heard puts off the moment at which the client counts as gone.
+func (t *socket) heard() {
+	if t.silence > 0 && !t.closing.Load() {
+		_ = t.conn.SetReadDeadline(time.Now().Add(t.silence))
+	}
+}
+
+// hand gives an input to the loop, or, when that has ended, to nobody.
+func (t *socket) hand(s *session, in input) {
+	select {
+	case s.inbox <- in:
+	case <-s.over:
+	}
+}
+
+// input makes one message an input.
+func (t *socket) input(kind int, text []byte) input {
+	if !t.limit.Allow() {
+		if t.flooded() {
+			return input{end: &floodEnding}
+		}
+		cmd, _ := protocol.Parse(text, time.Now()) // for its id
+		return input{err: &protocol.Error{Code: protocol.CodeRate, ID: cmd.ID, Message: "commands come too fast; slow down"}}
+	}
+	t.floods = 0
+	if kind != websocket.TextMessage {
+		return input{err: &protocol.Error{Code: protocol.CodeBinary, Message: "commands are text messages"}}
+	}
+	if !utf8.Valid(text) {
+		return input{end: &ending{reason: "utf8", code: protocol.CloseBadUTF8}}
+	}
+	cmd, err := protocol.Parse(text, time.Now())
+	return input{cmd: cmd, err: err}
+}
+
+// flooded counts what came over the limit.
+func (t *socket) flooded() bool {
+	t.floods++
+	return t.floods > maxFloods
+}
+
+var floodEnding = ending{reason: "flood", code: protocol.CloseFlood, bye: string(protocol.CodeRate)}
+
+// readEnding says what a read error means.
+func readEnding(err error) ending {
+	var closed *websocket.CloseError
+	switch {
+	case errors.Is(err, errFlood):
+		return floodEnding
+	case errors.Is(err, websocket.ErrReadLimit):
+		return ending{reason: "too_big", code: protocol.CloseTooBig}
+	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
+		return ending{reason: "client", code: protocol.CloseCode(closed.Code)} //nolint:gosec // 16 bits on the wire
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ending{reason: "timeout", code: protocol.CloseTimeout, bye: "timeout", retry: true}
+	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil:
+		return ending{reason: "protocol", code: protocol.CloseProtocol}
+	}
+	return ending{reason: "gone"}
+}
