@@ -38,6 +38,9 @@ func (c *Codec) AppendAvroJSON(dst, json []byte) ([]byte, error) {
 	return c.appendAvro(dst, json, formAvro)
 }
 
+// strictBase64 refuses what has a second spelling.
+var strictBase64 = base64.StdEncoding.Strict()
+
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
 
 func (c *Codec) appendAvro(dst, json []byte, f form) ([]byte, error) {
@@ -361,17 +364,17 @@ func (e *encoder) binary(n *node, text []byte) *ValueError {
 			if len(text) > MaxAvro*4/3 {
 				return &ValueError{Reason: "is too large"}
 			}
-			size := base64.StdEncoding.DecodedLen(len(text))
+			size := strictBase64.DecodedLen(len(text))
 			for k := len(text); k > 0 && text[k-1] == '='; k-- {
 				size--
 			}
 			e.dst = binary.AppendVarint(e.dst, int64(size))
 			start = len(e.dst)
-			if e.dst, err = base64.StdEncoding.AppendDecode(e.dst, text); err == nil && len(e.dst)-start != size {
+			if e.dst, err = strictBase64.AppendDecode(e.dst, text); err == nil && len(e.dst)-start != size {
 				err = base64.CorruptInputError(0)
 			}
 		} else {
-			e.dst, err = base64.StdEncoding.AppendDecode(e.dst, text)
+			e.dst, err = strictBase64.AppendDecode(e.dst, text)
 		}
 		if err != nil {
 			return &ValueError{Reason: "is no base64"}

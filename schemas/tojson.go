@@ -214,7 +214,7 @@ func (w *jsonWriter) block() (count, end int, err error) {
 			return 0, 0, err
 		}
 		if size < 0 || size > int64(len(w.src)-w.pos) {
-			return 0, 0, errLength
+			return 0, 0, errBlock
 		}
 		end = w.pos + int(size)
 	}
