@@ -123,10 +123,8 @@ func helpFlag(b *strings.Builder, fl *flag.Flag) {
 	valueName, text := flag.UnquoteUsage(fl)
 	left := "  --" + fl.Name
 	if bv, ok := fl.Value.(interface{ IsBoolFlag() bool }); !ok || !bv.IsBoolFlag() {
-		if valueName == "value" || valueName == "string" || valueName == "" {
-			valueName = "VALUE"
-		}
-		left += " " + valueName
+		left += " " + strings.NewReplacer("value", "TEXT", "string", "TEXT", "int", "N", "uint", "N", "float", "N", "duration", "DURATION").Replace(valueName)
+		text = strings.TrimSuffix(text, " "+valueName) // a word that stood there only to be found
 	}
 	if fl.DefValue != "" && fl.DefValue != "false" && fl.DefValue != "0" {
 		text += " (default " + fl.DefValue + ")"

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 
 	"github.com/tapecast/tapecast/internal/app"
 	"github.com/tapecast/tapecast/internal/config"
@@ -57,7 +56,7 @@ func roleFlags(fs *flagSet, role string) map[string]string {
 		if f.Bool {
 			fs.BoolFunc(f.Name, f.Doc, set)
 		} else {
-			fs.Func(f.Name, f.Doc, set)
+			fs.Func(f.Name, f.Doc+" `"+f.Word+"`", set)
 		}
 		fs.Lookup(f.Name).DefValue = f.Default
 	}
@@ -96,8 +95,6 @@ func roleCommand(r role) func(context.Context, system, []string) error {
 		return runner.Run(ctx)
 	}
 }
-
-var _ flag.Value = (*listFlag)(nil)
 
 func runConfig(_ context.Context, sys system, args []string) error {
 	fs := newFlags("config [ingest|fanout|gateway] [--config FILE] [flags]",

@@ -76,7 +76,9 @@ func (c *Config) commonKeys() []key {
 	}
 }
 
-func addr(p *string) value { return stringValue{p, "host:port", checkAddr} }
+const wantAddr = "host:port"
+
+func addr(p *string) value { return stringValue{p, wantAddr, checkAddr} }
 
 func (c *Config) ingestKeys() []key {
 	i := &c.Ingest

@@ -134,10 +134,10 @@ func (b *builder) file(path string) {
 
 func (b *builder) environment(environ []string) {
 	byEnv := map[string]key{}
-	names := []string{EnvFile}
+	names := []string{strings.TrimPrefix(EnvFile, EnvPrefix)} // the prefix is no sign of likeness
 	for _, k := range b.keys {
 		byEnv[k.env()] = k
-		names = append(names, k.env())
+		names = append(names, strings.TrimPrefix(k.env(), EnvPrefix))
 	}
 	sorted := slices.Sorted(slices.Values(environ))
 	for _, kv := range sorted {
@@ -147,7 +147,11 @@ func (b *builder) environment(environ []string) {
 		}
 		k, ok := byEnv[name]
 		if !ok {
-			b.problem("environment: unknown variable %s%s", name, DidYouMean(name, names))
+			hint := ""
+			if near := Nearest(strings.TrimPrefix(name, EnvPrefix), names); near != "" {
+				hint = "; did you mean " + EnvPrefix + near + "?"
+			}
+			b.problem("environment: unknown variable %s%s", name, hint)
 			continue
 		}
 		b.set(k, text, "environment: "+name, Source{"environment", name})
@@ -187,6 +191,7 @@ func (t Topic) needsRegistry() bool { return !t.Deny && (t.Format == "" || t.For
 // Flag is one flag of a role.
 type Flag struct {
 	Name, Path, Doc, Default string
+	Word                     string // what its value is, in one word: SIZE, DURATION, ...
 	Bool                     bool
 }
 
@@ -199,7 +204,27 @@ func Flags(role string) []Flag {
 			continue
 		}
 		_, isBool := k.value.(boolValue)
-		out = append(out, Flag{Name: name, Path: k.path, Doc: k.doc, Default: k.value.String(), Bool: isBool})
+		out = append(out, Flag{Name: name, Path: k.path, Doc: k.doc, Default: k.value.String(), Word: word(k.value), Bool: isBool})
 	}
 	return out
+}
+
+func word(v value) string {
+	switch v := v.(type) {
+	case bytesValue:
+		return "SIZE"
+	case durationValue:
+		return "DURATION"
+	case intValue, floatValue:
+		return "N"
+	case stringsValue, rulesValue:
+		return "LIST"
+	case enumValue:
+		return "WORD"
+	case stringValue:
+		if v.want == wantAddr {
+			return "ADDRESS"
+		}
+	}
+	return "TEXT"
 }

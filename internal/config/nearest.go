@@ -15,9 +15,9 @@ func DidYouMean(word string, known []string) string {
 }
 
 // Nearest returns the known word that word was most likely meant to be, "" if
-// none is near: a third of its letters may differ.
+// none is near: about a third of its letters may differ.
 func Nearest(word string, known []string) string {
-	best, least := "", len(word)/3+2
+	best, least := "", len(word)/3+1+min(1, len(word)/3)
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
 			best, least = k, d
