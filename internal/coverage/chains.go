@@ -62,9 +62,15 @@ func (c *Chains) Next() int64 { return c.next }
 // was applied up to at: [prev, s) with the old position, [s, s) with the new.
 // Everything routed after the call must be routed by the interests at at or
 // later; records routed by them before the call do no harm, for E is a lower
-// bound. So it may be called at most every 20 ms for a node: one call answers all changes up
-// to at. wants=false: the node wants nothing of this topic any more (or
-// ended): it is forgotten.
+// bound. So new interests may wait: one call, at most every 20 ms for a node,
+// answers all changes up to at.
+//
+// wants=false: the node wants nothing of this topic any more, or ended: it is
+// forgotten. An end must not wait: call it before anything is routed without
+// that node, for a chain that goes on would say that the node wants nothing of
+// what follows, and the gateway may not know yet that it ended. The same holds
+// for whatever else takes interests from the map that their node did not end
+// itself, such as loading it anew.
 func (c *Chains) Interests(incarnation string, at stream.InterestPos, wants bool) []Out {
 	if !wants {
 		delete(c.nodes, incarnation)
@@ -90,7 +96,8 @@ func (c *Chains) Interests(incarnation string, at stream.InterestPos, wants bool
 // stable offset of the answer, now the time of the successful fetch. Nodes in
 // routed get a section up to to; the others' chains just grow. Also call it
 // with to = Next() after a fetch that brought nothing: it notes end and now.
-// The sections keep the slices in routed.
+// The sections keep the slices in routed. A node that Interests did not name,
+// or named as one that wants nothing, gets none.
 func (c *Chains) Routed(to, end int64, at stream.InterestPos, routed map[string][]stream.Record, now time.Time) []Out {
 	var out []Out
 	for inc, n := range c.nodes {
@@ -104,15 +111,13 @@ func (c *Chains) Routed(to, end int64, at stream.InterestPos, routed map[string]
 		}
 		n.at = at
 	}
-	for inc := range routed {
-		if c.nodes[inc] == nil {
-			c.nodes[inc] = &chain{from: c.next, at: at}
-		}
-	}
 	c.end, c.fetched, c.now = max(end, to), now, now
 	c.next = max(c.next, to)
 	for inc, deliveries := range routed {
 		n := c.nodes[inc]
+		if n == nil {
+			continue // it ended while this was routed: only part of it may be here
+		}
 		if c.mut&mutS2Stamp != 0 {
 			n.at = at
 		}

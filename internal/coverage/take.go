@@ -125,7 +125,7 @@ func (v *View) gapUntil(to int64, now time.Time) []Action {
 	}
 	oldest := v.gaps[v.gapAt]
 	v.gaps[v.gapAt] = now
-	v.gapAt = (v.gapAt + 1) % maxGaps
+	v.gapAt = (v.gapAt + 1) % len(v.gaps)
 	if !oldest.IsZero() && now.Sub(oldest) < time.Second {
 		return v.startBypass(CountBypassGaps)
 	}

@@ -53,8 +53,8 @@ type View struct {
 	void     bool // the read under way is of another topic id
 	retryAt  time.Time
 	backoff  time.Duration
-	gaps     [maxGaps]time.Time // when the latest gaps began
-	gapAt    int                // the oldest of them
+	gaps     []time.Time // when the latest maxGaps gaps began
+	gapAt    int         // the oldest of them
 	wait     waiting
 	askedEnd time.Time
 	askedID  time.Time
@@ -100,6 +100,7 @@ func NewView(topic stream.TopicID, partition int32, opt Options) *View {
 	return &View{
 		topic: topic, partition: partition, opt: opt,
 		ints: map[InterestID]*entry{}, keys: map[string]int{}, low: math.MaxInt64, generation: math.MinInt32,
+		gaps: make([]time.Time, maxGaps),
 	}
 }
 
