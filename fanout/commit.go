@@ -66,6 +66,7 @@ func (m *member) commitLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-m.begun: // from now on the topic counts as followed
 		}
 		m.commit(ctx)
 		now := m.fence.open(time.Now())

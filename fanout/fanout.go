@@ -197,6 +197,7 @@ func (s *Service) Run(ctx context.Context) error {
 	m := newMember(loopsCtx, parts{
 		client: s.opt.Client, follower: s.follower, tracker: s.tracker,
 		fence: s.fence, metrics: s.metrics, log: s.log, group: s.opt.Group,
+		begun: make(chan struct{}, 1),
 	}, loops)
 	s.member.Store(m)
 

@@ -37,6 +37,7 @@ type parts struct {
 	metrics  *metrics
 	log      *slog.Logger
 	group    string
+	begun    chan struct{} // cap 1: a book was opened, its start should be committed
 }
 
 // partition casts one owned partition of a feed topic: one loop that reads in
@@ -130,6 +131,7 @@ func (p *partition) begin(id stream.TopicID, from int64) {
 	p.routes, p.adopted = nil, time.Time{}
 	p.end, p.progress = from, time.Now()
 	p.adoptLocked(time.Now(), true)
+	signal(p.begun)
 	p.log.Debug("partition is cast", "topic", p.tp.Topic, "partition", p.tp.Partition, "id", id.String(), "next", from)
 }
 
