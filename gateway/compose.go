@@ -110,6 +110,9 @@ func (c *conversation) composeEvents(b *block, now time.Time) (full bool) {
 			c.refresh(s)
 		}
 	}
+	if c.composeReplies(b) { // an ack comes before its events
+		return true
+	}
 	for idle := 0; idle < len(c.subs) && !full; {
 		c.turn = (c.turn + 1) % len(c.subs)
 		s := c.subs[c.turn]
@@ -125,7 +128,7 @@ func (c *conversation) composeEvents(b *block, now time.Time) (full bool) {
 		c.flushGap(b, s)
 		c.watchLag(s, now)
 	}
-	return full
+	return full || len(c.replies) > 0
 }
 
 // refresh looks at what a wake may have changed.

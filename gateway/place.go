@@ -110,17 +110,12 @@ func (p *placement) resumeCursor(topic string, w *protocol.Subscribe, f *facts) 
 		return &protocol.Error{Code: protocol.CodeInvalid, Field: "from.cursor", Message: "belongs to another topic"}
 	}
 	at := map[int32]int64{}
-	for part := range f.bounds {
-		at[part] = 0
-	}
 	for i, next := range c.Next {
-		at[int32(i)] = next
+		at[int32(i)] = next //nolint:gosec // at most MaxPositions
 	}
-	if c.Epoch == f.epoch {
-		for part := range at {
-			if _, ok := f.bounds[part]; !ok {
-				delete(at, part) // Kafka never takes partitions away; without a bound there is nothing to read
-			}
+	for part := range f.bounds {
+		if _, ok := at[part]; !ok && c.Epoch == f.epoch {
+			at[part] = 0
 		}
 	}
 	p.resumeAt(at, c.Epoch, f)

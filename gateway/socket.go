@@ -248,6 +248,7 @@ var floodEnding = ending{reason: "flood", code: protocol.CloseFlood, bye: string
 // readEnding says what a read error means.
 func readEnding(err error) ending {
 	var closed *websocket.CloseError
+	var timeout net.Error
 	switch {
 	case errors.Is(err, errFlood):
 		return floodEnding
@@ -255,7 +256,7 @@ func readEnding(err error) ending {
 		return ending{reason: "too_big", code: protocol.CloseTooBig}
 	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
 		return ending{reason: "client", code: protocol.CloseCode(closed.Code)} //nolint:gosec // 16 bits on the wire
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.As(err, &timeout) && timeout.Timeout(): // gorilla hides os.ErrDeadlineExceeded
 		return ending{reason: "timeout", code: protocol.CloseTimeout, bye: "timeout", retry: true}
 	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil:
 		return ending{reason: "protocol", code: protocol.CloseProtocol}
