@@ -164,7 +164,7 @@ func TestKafkasPaceIsTheSenders(t *testing.T) {
 	wrote := make(chan int, 1)
 	go func() {
 		n := 0
-		for ; n < 64_000; n++ {
+		for ; n < 16_000; n++ {
 			if _, err := w.Write(line); err != nil {
 				break
 			}
@@ -173,7 +173,7 @@ func TestKafkasPaceIsTheSenders(t *testing.T) {
 		wrote <- n
 	}()
 	require.Eventually(t, func() bool { return b.s.budget.held.Load() > streamBuffer }, 5*time.Second, time.Millisecond)
-	require.Less(t, b.s.budget.held.Load(), int64(1<<20), "64 MB wait, not here")
+	require.Less(t, b.s.budget.held.Load(), int64(1<<20), "16 MB wait, not here")
 	select {
 	case n := <-wrote:
 		t.Fatalf("the sender was not held back: %d lines", n)
@@ -182,8 +182,8 @@ func TestKafkasPaceIsTheSenders(t *testing.T) {
 	close(b.producer.hold)
 	a := <-got
 	require.Equal(t, 200, a.status, a.text)
-	require.Equal(t, 64_000, <-wrote)
-	require.Len(t, b.producer.all(), 64_000)
+	require.Equal(t, 16_000, <-wrote)
+	require.Len(t, b.producer.all(), 16_000)
 }
 
 func TestTheEndOfTheProcessEndsAStream(t *testing.T) {
