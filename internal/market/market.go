@@ -25,6 +25,8 @@ const (
 	TopicPrice  = "price"
 )
 
+var discard = slog.New(slog.DiscardHandler)
+
 // Topics lists the demo's topics.
 func Topics() []string { return []string{TopicPrice, TopicQuotes, TopicTrades} }
 
@@ -115,7 +117,7 @@ func Run(ctx context.Context, o Options) error {
 		o.Seed = uint64(time.Now().UnixNano())
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = discard
 	}
 	producer := o.Client.NewProducer(broker.ProducerOptions{})
 	g, ctx := errgroup.WithContext(ctx)
