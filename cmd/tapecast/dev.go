@@ -110,12 +110,16 @@ func banner(i app.DevInfo, tty bool) string {
 	host := strings.TrimPrefix(i.HTTP, "http://")
 	var b strings.Builder
 	line := func(what, where, note string) {
-		fmt.Fprintf(&b, "  %-10s%-30s%s%s%s\n", what, where, dim, note, off)
+		if note == "" {
+			fmt.Fprintf(&b, "  %-10s %s\n", what, where)
+			return
+		}
+		fmt.Fprintf(&b, "  %-10s %-32s %s%s%s\n", what, where, dim, note, off)
 	}
 	fmt.Fprintf(&b, "%stapecast dev%s\n\n", bold, off)
 	line("page", i.HTTP+"/", "open it in a browser: subscribe and watch")
 	line("WebSocket", "ws://"+host+"/ws", "")
-	line("HTTP", i.HTTP+"/v1/topics", "events in and out; /metrics /healthz /readyz")
+	line("HTTP", i.HTTP+"/v1/topics", "events in and out; also /metrics /healthz /readyz")
 	if i.EmbeddedKafka {
 		line("Kafka", i.Kafka, "embedded development broker, not for production")
 	} else {
@@ -153,7 +157,8 @@ func tries(i app.DevInfo, host string) []string {
 		registry = " --registry " + i.Registry
 	}
 	return []string{
-		"curl -N '" + i.HTTP + "/v1/topics/price/events'",
+		"curl -N '" + i.HTTP + "/v1/topics/price/events?format=ndjson'",
+		"curl -N '" + i.HTTP + "/v1/topics/quotes/events?keys=EURUSD'   # Server-Sent Events",
 		`wscat -c ws://` + host + `/ws -x '{"cmd":"sub","topic":"price"}' -w 60`,
 		"tapecast sub quotes --key EURUSD --from -5m" + url,
 		"echo 1024 | tapecast pub price" + kafka + registry,

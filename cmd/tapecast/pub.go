@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -270,11 +269,16 @@ func (r *pubReport) progress(s publish.Stats) {
 
 // note writes a line of its own.
 func (r *pubReport) note(text string) {
+	r.clear()
+	fmt.Fprintln(r.err, text)
+}
+
+// clear takes the progress line away.
+func (r *pubReport) clear() {
 	if r.line {
 		fmt.Fprint(r.err, "\r\x1b[K")
 		r.line = false
 	}
-	fmt.Fprintln(r.err, text)
 }
 
 func (r *pubReport) bad(err error) { r.note("skipped " + err.Error()) }
@@ -286,15 +290,14 @@ func rate(s publish.Stats) int64 {
 // end writes the counts and the last offsets, also after an error.
 func (r *pubReport) end(s publish.Stats, err error) error {
 	stopped := errors.Is(err, context.Canceled)
+	r.clear()
 	if err != nil && !stopped {
-		r.note("tapecast pub: " + err.Error())
-	} else if r.line {
-		r.note("interrupted")
-		if !stopped {
-			fmt.Fprint(r.err, "\x1b[1A\x1b[K")
-		}
+		fmt.Fprintln(r.err, "tapecast pub: "+err.Error())
 	}
-	fmt.Fprintf(r.out, "%s published to %s in %s (%s/s)", plural(s.Sent, "row"), r.topic, roundSeconds(s.Elapsed), group(rate(s)))
+	fmt.Fprintf(r.out, "%s published to %s in %s", plural(s.Sent, "row"), r.topic, roundSeconds(s.Elapsed))
+	if s.Sent >= 1000 {
+		fmt.Fprintf(r.out, " (%s/s)", group(rate(s)))
+	}
 	if s.Skipped > 0 {
 		fmt.Fprintf(r.out, ", %s skipped", plural(s.Skipped, "bad row"))
 	}
@@ -318,5 +321,3 @@ func (r *pubReport) end(s publish.Stats, err error) error {
 func roundSeconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
 }
-
-var _ = slog.LevelInfo

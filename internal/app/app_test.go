@@ -42,7 +42,7 @@ func TestStagesStopInReverseEachAfterTheOther(t *testing.T) {
 		var j journal
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		err := runStages(ctx, quiet, func() { j.add("stopping") },
+		err := runStages(ctx, quiet, stageStop, func() { j.add("stopping") },
 			[]part{j.part("floor", 0)}, []part{j.part("feed", time.Second), j.part("fanout", 2*time.Second)}, []part{j.part("gateway", 5*time.Second)})
 		require.NoError(t, err)
 		require.Equal(t, []string{"stopping", "gateway", "feed", "fanout", "floor"}, j.lines)
@@ -54,13 +54,13 @@ func TestAPartThatFailsStopsAllAndIsNamed(t *testing.T) {
 		var j journal
 		boom := errors.New("boom")
 		bad := part{"bad", func(context.Context) error { time.Sleep(time.Second); return boom }}
-		err := runStages(t.Context(), quiet, func() {}, []part{j.part("floor", 0)}, []part{bad, j.part("good", 0)})
+		err := runStages(t.Context(), quiet, stageStop, func() {}, []part{j.part("floor", 0)}, []part{bad, j.part("good", 0)})
 		require.ErrorIs(t, err, boom)
 		require.ErrorContains(t, err, "bad: boom")
 		require.Equal(t, []string{"good", "floor"}, j.lines)
 
 		silent := part{"silent", func(context.Context) error { return nil }}
-		err = runStages(t.Context(), quiet, func() {}, []part{silent})
+		err = runStages(t.Context(), quiet, stageStop, func() {}, []part{silent})
 		require.ErrorContains(t, err, "silent: ended before it was told to")
 	})
 }
@@ -72,7 +72,7 @@ func TestAPartThatDoesNotStopIsNamedAndLeftBehind(t *testing.T) {
 		stuck := part{"stuck", func(context.Context) error { <-release; return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		err := runStages(ctx, quiet, func() {}, []part{j.part("floor", 0)}, []part{stuck})
+		err := runStages(ctx, quiet, stageStop, func() {}, []part{j.part("floor", 0)}, []part{stuck})
 		require.ErrorContains(t, err, "[stuck] did not stop within 30s")
 		require.Equal(t, []string{"floor"}, j.lines)
 		close(release)

@@ -14,7 +14,7 @@ import (
 
 // demoRetry is the pause between two tries to make the demo topics, on a
 // cluster that is not there yet.
-const demoRetry = 500 * time.Millisecond
+const demoRetry = 100 * time.Millisecond
 
 // demoRetention bounds each demo topic: 1 GiB.
 const demoRetention = "1073741824"
@@ -55,7 +55,18 @@ func (d *Dev) makeDemo(ctx context.Context, reg *schemas.Registry) error {
 			return fmt.Errorf("create topic %s: %w", name, err)
 		}
 	}
-	return market.Setup(ctx, d.client, reg)
+	if err := market.Setup(ctx, d.client, reg); err != nil {
+		return err
+	}
+	if err := d.catalog.Refresh(ctx); err != nil {
+		return fmt.Errorf("learn the cluster's topics: %w", err)
+	}
+	for _, name := range market.Topics() {
+		if _, ok := d.catalog.ByTopic(name); !ok {
+			return fmt.Errorf("topic %s is not in the catalog yet", name)
+		}
+	}
+	return nil
 }
 
 // sleep returns false when ctx ended first.

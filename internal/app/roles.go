@@ -165,7 +165,7 @@ func (b *base) run(ctx context.Context, stages ...[]part) error {
 			b.log.Warn("this address can be reached from other machines, and there is no authentication", slog.String("addr", addr))
 		}
 	}
-	err := runStages(ctx, b.log, func() {
+	err := runStages(ctx, b.log, stageStop+b.cfg.Gateway.Drain, func() {
 		b.log.Info("stopping")
 		b.health.stop()
 	}, stages...)

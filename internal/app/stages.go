@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// stageStop is how long the parts of a stage may take to stop before the next
-// stage is stopped all the same. The gateway's drain is the longest.
+// stageStop is how long the parts of a stage may take to stop, beyond a
+// gateway's drain, before the next stage is stopped all the same.
 const stageStop = 30 * time.Second
 
 // part is one thing that runs for the life of the process.
@@ -30,9 +30,10 @@ type stage struct {
 
 // runStages starts the stages in order. When ctx ends or any part returns, it
 // stops them in reverse, each only after the one above it has stopped, so that
-// nobody loses what they stand on while they drain. stopping is called first.
+// nobody loses what they stand on while they drain. stopping is called first;
+// limit is how long a stage may take.
 // It returns the error of the part that failed, nil after a clean stop.
-func runStages(ctx context.Context, log *slog.Logger, stopping func(), stages ...[]part) error {
+func runStages(ctx context.Context, log *slog.Logger, limit time.Duration, stopping func(), stages ...[]part) error {
 	base := context.WithoutCancel(ctx)
 	ended := make(chan error) // never closed: each part offers its end until it is told to stop
 	running := make([]*stage, 0, len(stages))
@@ -53,7 +54,7 @@ func runStages(ctx context.Context, log *slog.Logger, stopping func(), stages ..
 	stopping()
 	errs := []error{failure}
 	for i := len(running) - 1; i >= 0; i-- {
-		errs = append(errs, running[i].stop(log))
+		errs = append(errs, running[i].stop(log, limit))
 	}
 	return errors.Join(errs...)
 }
@@ -79,14 +80,14 @@ func (p part) supervise(ctx context.Context, ended chan<- error) error {
 	}
 }
 
-func (s *stage) stop(log *slog.Logger) error {
+func (s *stage) stop(log *slog.Logger, limit time.Duration) error {
 	s.cancel()
 	var err error
 	go func() { // ends with the parts; left behind only by a process that is about to exit
 		err = s.group.Wait()
 		close(s.done)
 	}()
-	timer := time.NewTimer(stageStop)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-s.done:
@@ -96,7 +97,7 @@ func (s *stage) stop(log *slog.Logger) error {
 		for i, p := range s.parts {
 			names[i] = p.name
 		}
-		log.Error("parts did not stop in time", slog.Any("parts", names), slog.Duration("waited", stageStop))
-		return fmt.Errorf("%v did not stop within %s", names, stageStop)
+		log.Error("parts did not stop in time", slog.Any("parts", names), slog.Duration("waited", limit))
+		return fmt.Errorf("%v did not stop within %s", names, limit)
 	}
 }
