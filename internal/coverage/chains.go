@@ -111,12 +111,17 @@ func (c *Chains) Routed(to, end int64, at stream.InterestPos, routed map[string]
 		}
 		n.at = at
 	}
+	before := c.next
 	c.end, c.fetched, c.now = max(end, to), now, now
 	c.next = max(c.next, to)
 	for inc, deliveries := range routed {
 		n := c.nodes[inc]
 		if n == nil {
-			continue // it ended while this was routed: only part of it may be here
+			if c.mut&mutUnknown == 0 {
+				continue // it ended while this was routed: only part of it may be here
+			}
+			n = &chain{from: before, at: at}
+			c.nodes[inc] = n
 		}
 		if c.mut&mutS2Stamp != 0 {
 			n.at = at

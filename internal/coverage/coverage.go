@@ -113,4 +113,7 @@ const (
 	mutS7                              // the interest log's id is not looked at
 	mutS8                              // rule 3 looks only at interests that are served live
 	mutS12                             // retention moves next without a gap entry
+	mutUnknown                         // a node that the chains do not know gets a section
+	mutUnacked                         // rule 3 does not count an interest that is not acked
+	mutFallback                        // no rule 8
 )

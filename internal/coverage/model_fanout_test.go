@@ -39,7 +39,7 @@ func (f *fan) boot() {
 	f.state.Reset(f.w.logID)
 	f.pos, f.dirty = 0, map[string]bool{}
 	f.parts, f.queues = map[int32]*ownedPart{}, map[string][]stream.Section{}
-	if !f.w.plan.holes.reuseIDs { // S4: with fresh ids this is thrift, with reused ones it is a rule
+	if !f.w.plan.holes.partialLoad {
 		f.load()
 	}
 }
@@ -89,7 +89,9 @@ func (f *fan) apply() bool {
 	if c.Ended { // at once: what is routed from here on is not routed for it
 		delete(f.queues, c.Incarnation.Name)
 		for _, p := range f.owned() {
-			f.parts[p].chains.Interests(c.Incarnation.Name, pos, false)
+			if !f.w.plan.holes.lateEnd {
+				f.parts[p].chains.Interests(c.Incarnation.Name, pos, false)
+			}
 		}
 	}
 	if c.Incarnation != nil && (c.Edge || c.Born || c.Ended || r.rec.Kind == interest.KindAdd) {
@@ -133,7 +135,7 @@ func (f *fan) own(part, gen int32) {
 		o.chains.SetGeneration(gen)
 		return
 	}
-	if !w.plan.holes.reuseIDs && w.chance(0.9) { // to the end before routing: L7, thrift only
+	if !w.plan.holes.partialLoad {
 		f.load()
 	}
 	start, ok := w.commit[partKey{w.topic, part}]

@@ -229,7 +229,11 @@ func (g *gate) acked(q *request, pos stream.InterestPos) {
 	case interest.KindEnd1:
 		if i := slices.Index(g.closing, q.want); i >= 0 {
 			g.closing = slices.Delete(g.closing, i, i+1)
-			g.forget(q.want)
+			if g.used(q.want) {
+				delete(g.wants, q.want.item) // the ones who found it go on with its X
+			} else {
+				g.forget(q.want)
+			}
 		}
 	default:
 	}
@@ -314,6 +318,9 @@ func (g *gate) do(part int32, actions []Action) {
 	}
 	if next, ok := g.views[part].Next(); ok && next != t.head {
 		w.bad("OWNER", "next %d, head %d", next, t.head)
+	}
+	if why := g.views[part].consistent(); why != "" && w.plan.holes == (holes{}) {
+		w.bad("VIEW", "%s: %+v", why, g.views[part])
 	}
 }
 

@@ -74,11 +74,14 @@ func (g *gate) leave(s *sub) {
 func (g *gate) linger() {
 	for _, item := range slices.Sorted(maps.Keys(g.wants)) {
 		w := g.wants[item]
-		used := slices.ContainsFunc(g.subs, func(s *sub) bool { return s.want == w })
-		if !used && !w.closing && g.w.chance(0.5) {
+		if !g.used(w) && !w.closing && g.w.chance(0.5) {
 			g.drop(w)
 		}
 	}
+}
+
+func (g *gate) used(w *want) bool {
+	return slices.ContainsFunc(g.subs, func(s *sub) bool { return s.want == w })
 }
 
 // serving is what hole S8 takes for "served live".

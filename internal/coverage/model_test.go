@@ -34,11 +34,13 @@ type holes struct {
 
 	noX          bool // S1: the tape serves whatever it holds, also below the interest's X
 	reuseIDs     bool // S3, S4: an interest's id is its key; a retry or a re-add takes it again
+	partialLoad  bool // S4: a fan-out routes before it has read the interest log to its end
 	purge        bool // S5: a lease that runs out empties the map, and the incarnation goes on
 	oneHistory   bool // S6: topic ids are not looked at
 	oneLog       bool // S7: interest log ids are not looked at
 	shareClosing bool // S9: an interest whose tombstone is under way is found and shared
 	startLow     bool // S10: a cursor begins at min(R, X)
+	lateEnd      bool // a fan-out tells its chains of an end when it tells of new interests, not at once
 	newAtEnd     bool // S11: a partition that nobody knew starts at its end
 }
 
@@ -616,5 +618,15 @@ func TestModel(t *testing.T) {
 	}
 	for _, f := range allFaults {
 		require.NotZero(t, sum["fault "+f], "never happened: %s", f)
+	}
+}
+
+func TestTheModelRepeatsItself(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		a, _ := try(seed, randomPlan(seed))
+		b, _ := try(seed, randomPlan(seed))
+		require.Equal(t, a.n, b.n)
+		require.Equal(t, a.last, b.last)
 	}
 }

@@ -152,7 +152,7 @@ func (v *View) silent(now time.Time) bool {
 
 // overdue: some interest waits for its X for too long.
 func (v *View) overdue(now time.Time) bool {
-	return len(v.waiters) > 0 && now.Sub(v.waiters[0].wanted) >= v.opt.Silence
+	return len(v.waiters) > 0 && v.mut&mutFallback == 0 && now.Sub(v.waiters[0].wanted) >= v.opt.Silence
 }
 
 // fallback is rule 8: who waits for too long gets X = x. Rule 3 guards it from

@@ -103,7 +103,7 @@ func (v *View) confirm(now time.Time) []Action {
 // stand keeps since when next stands below a known end.
 func (v *View) stand(moved bool, now time.Time) {
 	switch {
-	case v.next >= v.end:
+	case !v.followed() || v.next >= v.end:
 		v.below = time.Time{}
 	case moved || v.below.IsZero():
 		v.below = now

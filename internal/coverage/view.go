@@ -238,7 +238,7 @@ func (v *View) followed() bool { return v.withX > 0 }
 
 // covers is rule 3: does E cover the e of each interest that has an X?
 func (v *View) covers(e stream.InterestPos) bool {
-	if v.mut&(mutS7|mutS8) != 0 {
+	if v.mut&(mutS7|mutS8|mutUnacked) != 0 {
 		return v.coversMutated(e)
 	}
 	if v.unacked > 0 {
@@ -321,12 +321,15 @@ func (v *View) ackedBy(i *entry, e stream.InterestPos) bool {
 // wants is the filter of what a read brings: any interest, with an X or not.
 func (v *View) wants(key []byte) bool { return v.whole > 0 || v.keys[string(key)] > 0 }
 
-// coversMutated is covers with the holes S7 and S8. FOR TESTS ONLY.
+// coversMutated is covers with the hole that mut names. FOR TESTS ONLY.
 func (v *View) coversMutated(e stream.InterestPos) bool {
 	for _, i := range v.ints {
 		counts := i.hasX
 		if v.mut&mutS8 != 0 {
 			counts = counts && v.serving(i.id)
+		}
+		if v.mut&mutUnacked != 0 {
+			counts = counts && i.acked
 		}
 		if counts && (!i.acked || !v.ackedBy(i, e)) {
 			return false

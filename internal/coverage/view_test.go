@@ -2,6 +2,7 @@ package coverage
 
 import (
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -32,6 +33,57 @@ func recs(offsets ...int64) []stream.Record {
 		out = append(out, stream.Record{Offset: o, Key: []byte("k"), Value: []byte("v")})
 	}
 	return out
+}
+
+// consistent compares a view's shortcuts with what they stand for. It returns
+// what is wrong.
+func (v *View) consistent() string {
+	withX, unacked, waiters := 0, 0, 0
+	keys := map[string]int{}
+	for _, i := range v.ints {
+		if !i.all {
+			keys[i.key]++
+		}
+		switch {
+		case i.hasX && !i.acked:
+			withX, unacked = withX+1, unacked+1
+		case i.hasX:
+			withX++
+			if !v.hasHigh || !v.foreign && !v.high.Covers(i.e) {
+				return "high"
+			}
+		default:
+			waiters++
+			if i.acked && i.e.Offset < v.low {
+				return "low"
+			}
+		}
+		if i.hasX && i.x > v.next {
+			return "an X beyond next"
+		}
+	}
+	bytes := 0
+	for i := range v.wait.sections {
+		bytes += weigh(&v.wait.sections[i])
+		if i > 0 && v.wait.sections[i].From < v.wait.sections[i-1].From {
+			return "order of the waiting"
+		}
+	}
+	switch {
+	case withX != v.withX || unacked != v.unacked || waiters != len(v.waiters):
+		return "counts"
+	case !maps.Equal(keys, v.keys):
+		return "keys"
+	case bytes != v.wait.bytes || bytes > v.opt.WaitBytes:
+		return "bytes of the waiting"
+	case v.wait.len() > 0 && (!v.gapOpen() || v.wait.first() <= v.next):
+		return "something waits for nothing"
+	case withX == 0 && (v.gapOpen() || v.wait.len() > 0):
+		return "not followed, but busy"
+	case !v.below.IsZero() != (v.followed() && v.next < v.end):
+		return "below"
+	}
+	return ""
 }
 
 // harness drives a View with a clock and keeps what the owner would.
@@ -85,6 +137,7 @@ func (h *harness) do(actions []Action) {
 	if next, ok := h.v.Next(); ok {
 		require.Equal(h.t, h.head, next)
 	}
+	require.Empty(h.t, h.v.consistent())
 }
 
 func (h *harness) add(id InterestID, e int64) {

@@ -51,7 +51,8 @@ type Record struct {
 	Incarnation string // random, one per gateway process run
 	// ID of KindAdd and KindEnd1: fresh, written once. Of KindGone: which of
 	// the two records is removed, GoneLease (also if empty) or GoneEnd. The end
-	// record should outlive all others: remove it last, or never.
+	// record is best left for ever: it is small, there is one for each process
+	// run, and a gateway that slept through it must still find it.
 	ID string
 	// KindAdd:
 	Feed string // Kafka feed topic
