@@ -187,6 +187,17 @@ func TestOrigins(t *testing.T) {
 	require.Equal(t, 200, a.status)
 	require.Equal(t, "https://desk.example.com", a.header.Get("Access-Control-Allow-Origin"))
 	require.Equal(t, 200, b.post("/v1/topics/json/events", typeJSON, strings.NewReader(ok), "Origin", b.url).status)
+	for origin, want := range map[string]int{"https://desk.example.com": 204, "https://evil.example.com": 403, "": 403} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, b.url+"/v1/topics/json/events", nil)
+		require.NoError(t, err)
+		req.Header.Set("Origin", origin)
+		req.Header.Set("Access-Control-Request-Method", "POST")
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		res.Body.Close()
+		require.Equal(t, want, res.StatusCode)
+		require.Equal(t, want == 204, res.Header.Get("Access-Control-Allow-Origin") == origin && origin != "")
+	}
 	_, err := newService(Options{Origins: []string{"desk"}}, b.feeds, b.producer, nil)
 	require.Error(t, err)
 }

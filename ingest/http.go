@@ -21,20 +21,51 @@ const (
 	readStep = 64 << 10
 )
 
-// Register mounts POST /v1/topics/{topic}/events and POST /topics/{topic}.
+// Register mounts POST /v1/topics/{topic}/events and POST /topics/{topic}, and
+// OPTIONS of both, for pages of the configured origins.
 func (s *Service) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/topics/{topic}/events", s.eventsDoor)
 	mux.HandleFunc("POST /topics/{topic}", s.restDoor)
+	mux.HandleFunc("OPTIONS /v1/topics/{topic}/events", s.preflight)
+	mux.HandleFunc("OPTIONS /topics/{topic}", s.preflight)
+}
+
+// preflight tells a browser whether a page of another origin may post.
+func (s *Service) preflight(w http.ResponseWriter, r *http.Request) {
+	w.Header().Add("Vary", "Origin")
+	if !s.allowOrigin(w, r) {
+		p := foreignOrigin()
+		s.writeProblem(w, p, typeJSON, p)
+		return
+	}
+	w.Header().Set("Access-Control-Allow-Methods", http.MethodPost)
+	w.Header().Set("Access-Control-Allow-Headers", "Content-Type")
+	w.Header().Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// allowOrigin lets a page of a configured origin read the answer.
+func (s *Service) allowOrigin(w http.ResponseWriter, r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if !s.trusted[origin] {
+		return false
+	}
+	w.Header().Set("Access-Control-Allow-Origin", origin)
+	w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
+	return true
+}
+
+func foreignOrigin() *problem {
+	return &problem{Status: http.StatusForbidden, Code: codeForbidden, Message: "pages of another origin may not post here"}
 }
 
 // admit does what all doors have in common before the body is looked at. With
 // a nil problem the caller must leave the gate.
 func (s *Service) admit(w http.ResponseWriter, r *http.Request) *problem {
 	if err := s.origins.Check(r); err != nil {
-		return &problem{Status: http.StatusForbidden, Code: codeForbidden, Message: "pages of another origin may not post here"}
+		return foreignOrigin()
 	}
-	if origin := r.Header.Get("Origin"); s.trusted[origin] {
-		w.Header().Set("Access-Control-Allow-Origin", origin)
+	if s.allowOrigin(w, r) {
 		w.Header().Add("Vary", "Origin")
 	}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
