@@ -269,6 +269,9 @@ func (s *Service) join(ctx, leave context.Context, m *member) error {
 		return s.opt.Client.JoinGroup(gctx, broker.GroupOptions{
 			Group: s.opt.Group, Instance: s.opt.Instance, Session: s.opt.Session, Logger: s.log,
 			Topics: s.topics, Changed: changed,
+			// Others take over at once. The static name is for crashes: whoever
+			// comes back under it within the session finds its partitions kept.
+			Leave: true,
 		}, m.assigned)
 	})
 	if err := g.Wait(); err != nil && leave.Err() == nil {

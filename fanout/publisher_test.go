@@ -299,6 +299,8 @@ func TestLargeSectionsAreWrittenInTruePieces(t *testing.T) {
 		time.Sleep(time.Second)
 		next := int64(10)
 		var got []int64
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		for _, b := range w.batches {
 			for _, s := range b.Sections {
 				if next == 30 {
