@@ -15,6 +15,7 @@ import (
 	"github.com/tapecast/tapecast/internal/config"
 	"github.com/tapecast/tapecast/internal/embedded"
 	"github.com/tapecast/tapecast/schemas/registry"
+	"github.com/tapecast/tapecast/web"
 )
 
 // DevOptions of the development process. Addresses are host:port; port 0 takes a free one.
@@ -203,7 +204,7 @@ func (d *Dev) rooms(ln net.Listener) error {
 	in.Register(mux)
 	gate.Register(mux)
 	mux.Handle("GET /metrics", metricsHandler(d.metrics, d.log))
-	mux.Handle("GET /", page())
+	mux.Handle("GET /", web.Handler())
 	server := newServer("http server", ln, guardHost(d.o.Listen, mux), d.log)
 	d.stages = [][]part{
 		d.floor,
