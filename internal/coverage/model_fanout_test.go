@@ -174,7 +174,18 @@ func (f *fan) queue(outs []Out) {
 				continue
 			}
 		}
-		f.queues[o.Incarnation] = append(q, s)
+		parts := []stream.Section{s}
+		if f.w.chance(0.05) { // too much for one batch; what is too large by itself is left out
+			large := s.From + f.w.r.Int64N(8)
+			parts = Split(s, 2, func(r *stream.Record) int {
+				if r.Offset == large {
+					return 3
+				}
+				return 1
+			})
+			f.w.n["split"] += len(parts) - 1
+		}
+		f.queues[o.Incarnation] = append(q, parts...)
 	}
 }
 

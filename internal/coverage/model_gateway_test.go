@@ -27,6 +27,7 @@ type gate struct {
 	wants   map[byte]*want // by item, those that a new subscription may share
 	closing []*want        // hole S9 only: tombstone sent, not acked
 	wire    []*request     // interest writes that the broker has not handled
+	late    []lateAck      // handled, but the gateway does not know
 	views   map[int32]*View
 	tapes   map[int32]*tape
 	reads   map[int32]*pendingRead
@@ -51,6 +52,11 @@ type request struct {
 	want *want
 }
 
+type lateAck struct {
+	*request
+	pos stream.InterestPos
+}
+
 type pendingRead struct {
 	Read
 	done   bool
@@ -70,7 +76,7 @@ type entryOnTape struct {
 }
 
 func (g *gate) boot() {
-	g.wants, g.closing, g.wire = map[byte]*want{}, nil, nil
+	g.wants, g.closing, g.wire, g.late = map[byte]*want{}, nil, nil, nil
 	g.subs = nil
 	g.topic, g.parts = g.w.topic, g.w.parts
 	g.makeViews()
@@ -210,6 +216,10 @@ func (g *gate) write() {
 	w.tell("interests %d: %s %d id %s", pos.Offset, q.rec.Incarnation, q.rec.Kind, q.rec.ID)
 	if w.rough && w.chance(0.05) && q.rec.Kind == interest.KindAdd && !q.want.closing && q.rec.Incarnation == g.incarnation {
 		g.add(q.want) // the ack is lost
+		return
+	}
+	if w.rough && w.chance(0.3) {
+		g.late = append(g.late, lateAck{q, pos}) // sections may be faster
 		return
 	}
 	g.acked(q, pos)
@@ -373,6 +383,10 @@ func (g *gate) readFeed(part int32, r Read) ReadResult {
 }
 
 func (g *gate) tick() {
+	for _, a := range g.late {
+		g.acked(a.request, a.pos)
+	}
+	g.late = nil
 	for i := range g.parts {
 		g.do(i, g.views[i].Tick(g.w.now))
 	}
