@@ -55,7 +55,9 @@ func (c *Client) fetch(ctx context.Context, q fetchAsk) (fetched, error) {
 			f.int32(-1) // a consumer
 			f.int32(int32(q.maxWait.Milliseconds()))
 			f.int32(1) // answer as soon as there is a byte
-			f.int32(int32(q.maxBytes))
+			// The partition's limit counts. This one is larger, because kfake
+			// forgets the aborted transactions when it is reached.
+			f.int32(int32(q.maxBytes + maxBatchBytes))
 			f.int8(q.isolation)
 			f.int32(0)  // no session
 			f.int32(-1) // and none to begin

@@ -17,6 +17,7 @@ type Reader struct {
 	client    *Client
 	topic     string
 	id        stream.TopicID
+	pinned    bool // id was given, or records were read under it
 	partition int32
 
 	// memory of the last span, reused
@@ -28,7 +29,7 @@ type Reader struct {
 
 // NewReader reads by topic id; with a zero id, by name (and ID tells which it met).
 func (c *Client) NewReader(topic string, id stream.TopicID, partition int32) *Reader {
-	return &Reader{client: c, topic: topic, id: id, partition: partition, aborted: make(map[int64]struct{})}
+	return &Reader{client: c, topic: topic, id: id, pinned: !id.IsZero(), partition: partition, aborted: make(map[int64]struct{})}
 }
 
 // ID returns the incarnation that is read: the one given to NewReader, else
@@ -102,7 +103,7 @@ func (r *Reader) readOnce(ctx context.Context, from int64, maxBytes int, maxWait
 	if err != nil {
 		return Span{}, 0, r.failed(ctx, leader, from, err)
 	}
-	r.answer = got.buf
+	r.answer, r.pinned = got.buf, true
 	if version < fetchByID && len(got.records) > 0 {
 		// The name may have come to mean another topic. Ids never come back,
 		// so if it is still ours the records are too.
@@ -137,16 +138,16 @@ func (r *Reader) failed(ctx context.Context, leader int32, from int64, err error
 // leader returns whom to ask, after a check that the topic is still the same.
 func (r *Reader) leader(ctx context.Context) (int32, error) {
 	leader, id, err := r.client.leader(ctx, r.topic, r.partition)
-	if errors.Is(err, stream.ErrUnknownTopic) && !r.id.IsZero() {
+	if errors.Is(err, stream.ErrUnknownTopic) && r.pinned {
 		return 0, fmt.Errorf("topic %s is gone: %w", r.topic, stream.ErrTopicChanged)
 	}
 	if err != nil {
-		if !r.id.IsZero() && !id.IsZero() && id != r.id {
+		if r.pinned && !id.IsZero() && id != r.id {
 			return 0, r.sameTopicOr(ctx, err)
 		}
 		return 0, err
 	}
-	if r.id.IsZero() {
+	if !r.pinned {
 		r.id = id
 	}
 	if id != r.id {
@@ -167,10 +168,12 @@ func (r *Reader) sameTopicOr(ctx context.Context, otherwise error) error {
 func (r *Reader) sameTopic(ctx context.Context) error {
 	t, err := r.client.topic(ctx, r.topic, 0)
 	switch {
-	case errors.Is(err, stream.ErrUnknownTopic) && !r.id.IsZero():
+	case errors.Is(err, stream.ErrUnknownTopic) && r.pinned:
 		return fmt.Errorf("topic %s is gone: %w", r.topic, stream.ErrTopicChanged)
 	case err != nil:
 		return err
+	case !r.pinned:
+		r.id = t.ID
 	case t.ID != r.id:
 		return fmt.Errorf("topic %s has id %s now, not %s: %w", r.topic, t.ID, r.id, stream.ErrTopicChanged)
 	}

@@ -203,6 +203,7 @@ log.cleaner.backoff.ms=200
 log.cleaner.dedupe.buffer.size=8388608
 log.initial.task.delay.ms=100
 log.retention.check.interval.ms=500
+log.retention.ms=-1
 log.segment.delete.delay.ms=500
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=4000

@@ -13,21 +13,7 @@ import (
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
-// producer runs a producer until the test ends.
-func producer(t testing.TB, c *broker.Client, o broker.ProducerOptions) *broker.Producer {
-	t.Helper()
-	p := c.NewProducer(o)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
-	return p
-}
-
-func TestSmoke(t *testing.T) {
+func TestTheWholePackageOnce(t *testing.T) {
 	brokertest.All(t, func(t *testing.T, env *brokertest.Env) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
