@@ -85,7 +85,7 @@ func (s *Service) runSocket(ctx context.Context, conn net.Conn, ws *websocket.Co
 		limit: rate.NewLimiter(rate.Limit(s.o.CommandRate), s.o.CommandBurst),
 	}
 	sess := newSession(s.rules, wireOf(ws.Subprotocol()), t, s.o.Logger)
-	sess.hold, sess.ping, sess.spread = s.o.Hold, s.o.Ping, s.drainSpread
+	sess.hold, sess.ping, sess.wait, sess.spread = s.o.Hold, s.o.Ping, s.o.Drain, s.drainSpread
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	var reader errgroup.Group

@@ -168,10 +168,10 @@ func (s *Service) Run(ctx context.Context) error {
 	cut, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	group := &errgroup.Group{}
+	s.door.setShut(false)
 	s.mu.Lock()
 	s.sessions, s.ctx = group, cut
 	s.mu.Unlock()
-	s.door.setShut(false)
 	s.o.Logger.Info("gateway takes sessions", slog.Int("max_sessions", s.o.MaxSessions))
 	<-ctx.Done()
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -96,8 +97,8 @@ func newRig(t testing.TB, virtual bool, change ...func(*Options)) *rig {
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(l) }()
 	go func() { defer close(r.done); _ = r.service.Run(ctx) }()
-	for r.service.door.setShut(false); !r.service.running(); {
-		time.Sleep(time.Millisecond)
+	for !r.service.running() {
+		runtime.Gosched()
 	}
 	t.Cleanup(func() {
 		cancel()

@@ -49,10 +49,11 @@ type session struct {
 	conv   *conversation
 	out    transport
 	log    *slog.Logger
-	hold   time.Duration // between two writes of events
-	ping   time.Duration // 0 = none
-	spread func() time.Duration
-	once   bool // ends with its last subscription (the HTTP twin)
+	hold   time.Duration        // between two writes of events
+	ping   time.Duration        // 0 = none
+	wait   time.Duration        // a drain's: clients come back spread over it
+	spread func() time.Duration // a drain's: sessions are closed over it
+	once   bool                 // ends with its last subscription (the HTTP twin)
 
 	inbox   chan input    // reader to loop; never closed
 	results chan func()   // tasks to loop; room for all that run; never closed
@@ -68,7 +69,6 @@ type session struct {
 	taken    bool // a command came
 	pingAt   time.Time
 	closeAt  time.Time // set by a drain
-	wait     time.Duration
 }
 
 func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
@@ -168,7 +168,7 @@ func (s *session) loop(ctx context.Context, drain <-chan struct{}) ending {
 	for {
 		now := time.Now()
 		if s.timeUp(now) {
-			return ending{reason: "drain", code: protocol.CloseRestart, bye: string(protocol.CodeDraining), retry: true, wait: s.wait}
+			return ending{reason: "drain", code: protocol.CloseRestart, bye: string(protocol.CodeDraining), retry: true, wait: s.wait} // clients spread their return over the whole drain
 		}
 		more, err := s.flush(now)
 		switch {
@@ -201,9 +201,7 @@ func (s *session) loop(ctx context.Context, drain <-chan struct{}) ending {
 		case <-again:
 		case <-drain:
 			drain = nil
-			s.wait = s.spread()
-			s.closeAt = time.Now().Add(rand.N(s.wait + 1)) //nolint:gosec // a spread, not a secret
-			s.wait = max(s.wait, time.Millisecond)
+			s.closeAt = time.Now().Add(rand.N(s.spread() + 1)) //nolint:gosec // a spread, not a secret
 		case <-ctx.Done():
 			return ending{reason: "gone"}
 		}

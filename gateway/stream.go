@@ -63,7 +63,7 @@ func (s *Service) streamSession(cmd protocol.Command, out *httpStream) *session 
 		form, transport = lineWire{}, "ndjson"
 	}
 	sess := newSession(s.rules, form, out, s.o.Logger)
-	sess.hold, sess.spread, sess.once = s.o.Hold, s.drainSpread, true
+	sess.hold, sess.wait, sess.spread, sess.once = s.o.Hold, s.o.Drain, s.drainSpread, true
 	sess.conv.sink = func(*protocol.Error) bool { return !out.begun }
 	sess.inbox <- input{cmd: cmd}
 	out.open = s.metrics.sessions.of(transport)
