@@ -142,6 +142,7 @@ type ValueError struct {
 	Reason string // e.g. "is a string, want a double"
 }
 
+// Error is the path with the reason.
 func (e *ValueError) Error() string {
 	if e.Path == "" {
 		return "the value " + e.Reason

@@ -14,7 +14,7 @@ import (
 // Decoder turns the values of one feed into JSON by the feed's format:
 //
 //	"avro" or ""  Confluent's wire format, schemas from the registry
-//	"json"        JSON as it is, without white space; invalid UTF-8 becomes U+FFFD
+//	"json"        JSON as it is, without white space, nested 64 deep at most; invalid UTF-8 becomes U+FFFD
 //	"string"      a JSON string
 //	"bytes"       a JSON string in base64
 //	"avro:FILE"   Avro without a header, by the schema in FILE
@@ -29,6 +29,7 @@ type Decoder struct {
 // PoisonError says why a record can never be read.
 type PoisonError struct{ Reason string }
 
+// Error is the reason.
 func (e *PoisonError) Error() string { return "undecodable record: " + e.Reason }
 
 // NewDecoder makes the decoder of a format. registry may be nil for formats

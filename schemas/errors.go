@@ -21,6 +21,7 @@ type SchemaError struct {
 	Reason string
 }
 
+// Error is the reason.
 func (e *SchemaError) Error() string { return "unusable schema: " + e.Reason }
 
 // RejectedError is a refusal by the registry that the same request would meet
@@ -31,6 +32,7 @@ type RejectedError struct {
 	Message string // at most 512 bytes
 }
 
+// Error is the registry's message with its codes.
 func (e *RejectedError) Error() string {
 	return fmt.Sprintf("registry refuses (status %d, code %d): %s", e.Status, e.Code, e.Message)
 }

@@ -108,10 +108,10 @@ func FuzzDecoderJSON(f *testing.F) {
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, value []byte) {
 		out, err := d.AppendJSON(t.Context(), nil, append([]byte{}, value...))
+		require.Equal(t, json.Valid(value) && !tooDeep(value), err == nil, "%q", value)
 		if err != nil {
 			return
 		}
-		require.True(t, json.Valid(value))
 		require.True(t, utf8.Valid(out))
 		want, err := decodeJSON(value)
 		require.NoError(t, err)

@@ -12,30 +12,45 @@ import (
 // checkJSON wants one valid JSON value, nested no deeper than MaxValueDepth
 // containers. It tells whether strings hold invalid UTF-8.
 func checkJSON(b []byte) (validUTF8 bool, err error) {
+	v := validator{b: b}
+	if end := v.value(skipSpace(b, 0), 0); end >= 0 && skipSpace(b, end) == len(b) {
+		return !v.badUTF8, nil
+	}
+	return false, whyInvalid(b)
+}
+
+// whyInvalid words what checkJSON refuses.
+func whyInvalid(b []byte) error {
+	if tooDeep(b) {
+		return fmt.Errorf("nested more than %d deep", MaxValueDepth)
+	}
+	var v json.RawMessage
+	err := json.Unmarshal(b, &v)
+	if err == nil { // cannot be, see FuzzDecoderJSON
+		return errors.New("invalid JSON")
+	}
+	return fmt.Errorf("%w (at byte %d)", err, syntaxOffset(err))
+}
+
+// tooDeep counts the brackets outside of strings. The text need not be JSON.
+func tooDeep(b []byte) bool {
 	depth := 0
 	for i := 0; i < len(b); i++ {
 		switch b[i] {
 		case '"':
 			if i = stringEnd(b, i); i < 0 {
-				return false, errors.New("string without an end")
+				return false
 			}
 			i--
 		case '{', '[':
 			if depth++; depth > MaxValueDepth {
-				return false, fmt.Errorf("nested more than %d deep", MaxValueDepth)
+				return true
 			}
 		case '}', ']':
 			depth--
 		}
 	}
-	if !json.Valid(b) {
-		var v json.RawMessage
-		if err := json.Unmarshal(b, &v); err != nil {
-			return false, fmt.Errorf("%w (at byte %d)", err, syntaxOffset(err))
-		}
-		return false, errors.New("invalid JSON")
-	}
-	return utf8.Valid(b), nil
+	return false
 }
 
 func syntaxOffset(err error) int64 {

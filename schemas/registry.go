@@ -122,6 +122,9 @@ func (r *Registry) fetch(ctx context.Context, id uint32) (*Codec, error) {
 	if err != nil {
 		return nil, err
 	}
+	if answer.Schema == "" {
+		return nil, errAnswer
+	}
 	c, err := answer.compile()
 	if err != nil {
 		return nil, err
@@ -214,6 +217,9 @@ func (r *Registry) fetchLatest(ctx context.Context, subject string) (*subjectVer
 	if err != nil {
 		return nil, err
 	}
+	if answer.ID == 0 || answer.Schema == "" {
+		return nil, errAnswer
+	}
 	codec, ok := r.codecs.get(answer.ID)
 	if !ok {
 		if codec, err = answer.compile(); err != nil {
@@ -258,6 +264,9 @@ func (r *Registry) Register(ctx context.Context, subject, schema string) (id uin
 	request := map[string]string{"schema": schema}
 	if err := r.call(ctx, opRegister, http.MethodPost, path+"/versions", request, &answer); err != nil {
 		return 0, fmt.Errorf("register schema of subject %q: %w", truncate(subject), err)
+	}
+	if answer.ID == 0 {
+		return 0, fmt.Errorf("register schema of subject %q: %w", truncate(subject), errAnswer)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

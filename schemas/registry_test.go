@@ -214,6 +214,7 @@ func TestTransientFailuresBackOff(t *testing.T) {
 		"unauthorized":       func() (*http.Response, error) { return answer(401, ``) },
 		"not a registry":     func() (*http.Response, error) { return answer(404, `<html>`) },
 		"redirect":           func() (*http.Response, error) { return answer(302, ``) },
+		"no schema":          func() (*http.Response, error) { return answer(200, `{}`) },
 		"no JSON":            func() (*http.Response, error) { return answer(200, `<html>`) },
 		"slow": func() (*http.Response, error) {
 			time.Sleep(3 * time.Second)

@@ -21,6 +21,9 @@ const (
 	maxErrorMessage = 512
 )
 
+// errAnswer says that something else than a registry may have answered.
+var errAnswer = &transientError{errors.New("the answer is not the JSON that was expected")}
+
 // wire speaks HTTP with the registry: one fixed base address, no redirects, no
 // proxies, bounded answers. Safe for concurrent use.
 type wire struct {
@@ -89,7 +92,7 @@ func (w *wire) call(ctx context.Context, method, path string, in, out any) error
 		return nil
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return &transientError{errors.New("answer is not the JSON that was expected")}
+		return errAnswer
 	}
 	return nil
 }

@@ -108,10 +108,21 @@ func (s *Server) putLevel(r *http.Request) (any, error) {
 			return nil, err
 		}
 	}
-	if err := s.commit(event{Op: opLevel, Subject: name, Level: level}); err != nil {
-		return nil, errStore
+	if !s.hasLevel(name, level) {
+		if err := s.commit(event{Op: opLevel, Subject: name, Level: level}); err != nil {
+			return nil, errStore
+		}
 	}
 	return map[string]string{"compatibility": level}, nil
+}
+
+// hasLevel tells that setting a level would change nothing. The caller holds mu.
+func (s *Server) hasLevel(name, level string) bool {
+	if name == "" {
+		return s.state.level == level
+	}
+	sub := s.state.subjects[name]
+	return sub != nil && sub.level == level
 }
 
 func (s *Server) deleteLevel(r *http.Request) (any, error) {

@@ -17,8 +17,10 @@ import (
 // hex, a blank, and a change as JSON.
 const logName = "schemas.log"
 
-// maxLine bounds a line: a schema's text, escaped at worst.
-const maxLine = 8 << 20
+const (
+	maxLine = 8 << 20 // bytes of a line: a schema's text, escaped at worst
+	maxLog  = 1 << 30 // bytes of the file
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -129,8 +131,8 @@ func (l *logFile) append(e event) error {
 	}
 	line := append(fmt.Appendf(nil, "%08x ", crc32.Checksum(body, castagnoli)), body...)
 	line = append(line, '\n')
-	if len(line) > maxLine {
-		return fmt.Errorf("change of %d bytes", len(line))
+	if len(line) > maxLine || l.size+int64(len(line)) > maxLog {
+		return fmt.Errorf("no room for a change of %d bytes after %d", len(line), l.size)
 	}
 	_, err = l.f.WriteAt(line, l.size)
 	if err == nil {

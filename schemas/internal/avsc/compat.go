@@ -12,6 +12,7 @@ type Incompatibility struct {
 	Reason string
 }
 
+// String is the path with the reason.
 func (i Incompatibility) String() string { return i.Path + ": " + i.Reason }
 
 const (

@@ -43,6 +43,7 @@ var kindNames = [...]string{
 	"record", "enum", "fixed", "array", "map", "union",
 }
 
+// String is Avro's name of the kind.
 func (k Kind) String() string { return kindNames[k] }
 
 // Logical is a logical type that is known and fits its schema. One that is
@@ -71,6 +72,7 @@ var logicalNames = [...]string{
 	"local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos", "uuid", "duration",
 }
 
+// String is Avro's name of the logical type, empty for None.
 func (l Logical) String() string { return logicalNames[l] }
 
 // Schema is one type. Named types that are used again are the same pointer, so
