@@ -19,6 +19,11 @@ const (
 	bodyTime = 30 * time.Second
 	// readStep is how much of a body is read before more memory is asked for.
 	readStep = 64 << 10
+
+	// discardTime and discardBytes bound what is read of a body after its
+	// request has failed.
+	discardTime  = 5 * time.Second
+	discardBytes = 256 << 20
 )
 
 // Register mounts POST /v1/topics/{topic}/events and POST /topics/{topic}, and
@@ -77,12 +82,28 @@ func (s *Service) admit(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
+// discard reads on after an answer that did not wait for the whole body. Many
+// clients send all before they read, and would never see why they failed: the
+// connection would be reset under them. It costs time and bytes only.
+func (s *Service) discard(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor != 1 || r.Header.Get("Expect") != "" || s.gate.ending.Err() != nil {
+		return // such clients look for an early answer; or there is no time
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.Flush()
+	_ = rc.SetReadDeadline(time.Now().Add(discardTime))
+	_, _ = io.CopyN(io.Discard, r.Body, discardBytes)
+	_ = rc.SetReadDeadline(time.Time{})
+}
+
 func mediaType(message string) *problem {
 	return &problem{Status: http.StatusUnsupportedMediaType, Code: codeMediaType, Message: message}
 }
 
 // eventsDoor serves POST /v1/topics/{topic}/events.
 func (s *Service) eventsDoor(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).EnableFullDuplex() // discard needs it; where it cannot be, clients may miss an answer
+	defer s.discard(w, r)
 	p := s.admit(w, r)
 	if p != nil {
 		s.writeProblem(w, p.nothing(), typeJSON, p)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -199,4 +200,32 @@ func TestTheEndOfTheProcessEndsAStream(t *testing.T) {
 	require.Contains(t, a.text, codeUnavailable)
 	require.NoError(t, <-b.done)
 	_ = w.Close()
+}
+
+// TestAClientThatSendsAllFirstSeesTheAnswer plays a client that reads nothing
+// before it has sent its whole body, as most HTTP libraries do.
+func TestAClientThatSendsAllFirstSeesTheAnswer(t *testing.T) {
+	b := newBench(t)
+	rest := strings.Repeat(`{"value":"`+strings.Repeat("x", 1000)+`"}`+"\n", 20_000)
+	for contentType, want := range map[string]string{
+		typeNDJSON: " 400 ", typeJSON: " 413 ", "text/plain": " 415 ", typeRESTJSON: " 415 ",
+	} {
+		c, err := net.Dial("tcp", strings.TrimPrefix(b.url, "http://"))
+		require.NoError(t, err)
+		body := "nonsense\n" + rest
+		_, err = fmt.Fprintf(c, "POST /v1/topics/json/events HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", contentType, len(body), body)
+		require.NoError(t, err, contentType)
+		// And the connection is good for the next request.
+		for _, wanted := range []string{want, " 200 "} {
+			line := make([]byte, 4096)
+			n, err := c.Read(line)
+			require.NoError(t, err)
+			require.Contains(t, string(line[:n]), "HTTP/1.1"+wanted)
+			if wanted == want {
+				_, err = fmt.Fprint(c, "POST /v1/topics/json/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"value\":1}")
+				require.NoError(t, err)
+			}
+		}
+		require.NoError(t, c.Close())
+	}
 }

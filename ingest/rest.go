@@ -40,6 +40,8 @@ const (
 // text in all formats (they name the instrument, as everywhere in tapecast),
 // and a request of which a part was not acknowledged has no status of success.
 func (s *Service) restDoor(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	defer s.discard(w, r)
 	p := s.admit(w, r)
 	if p != nil {
 		s.failREST(w, p.nothing(), nil, nil)

@@ -37,13 +37,14 @@ const (
 	tick = 20 * time.Millisecond
 	// retryAfter is the pause after something failed.
 	retryAfter = time.Second
-	// A day, or a GiB, of the demo is enough.
-	retentionMillis = "86400000"
+	// A GiB of each topic is enough: about a week of quotes. There is no limit
+	// by age, as recordings that are published here have timestamps of years ago.
+	retentionMillis = "-1"
 	retentionBytes  = "1073741824"
 )
 
-// Setup creates the topics that are not there (one partition, a day or 1 GiB
-// of retention) and registers their schemas. It tries once; doing it again
+// Setup creates the topics that are not there (one partition, 1 GiB of
+// retention) and registers their schemas. It tries once; doing it again
 // does no harm.
 func Setup(ctx context.Context, client *broker.Client, registry *schemas.Registry) error {
 	for _, name := range Topics() {
