@@ -93,7 +93,7 @@ func devConfig(o DevOptions) *config.Config {
 
 func (d *Dev) build() error {
 	o := &d.o
-	ln, err := d.listen("tapecast dev", o.Listen, "--listen")
+	ln, err := d.listen("the HTTP listener", o.Listen, "--listen")
 	if err != nil {
 		return err
 	}

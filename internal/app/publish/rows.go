@@ -32,13 +32,18 @@ const (
 	FormatNDJSON = "ndjson"
 )
 
-const readBuffer = 64 << 10
+const (
+	readBuffer = 64 << 10
+	bom        = "\xef\xbb\xbf"
+)
 
 // openRows finds out what an input is, and makes its reader.
 func openRows(name, format string, in io.Reader) (rows, error) {
 	r := bufio.NewReaderSize(in, readBuffer)
-	if bom, err := r.Peek(3); err == nil && bytes.Equal(bom, []byte("\xef\xbb\xbf")) {
-		_, _ = r.Discard(3)
+	if b, err := r.Peek(1); err == nil && b[0] == bom[0] { // one byte first: a pipe may bring no more for a long time
+		if b, err := r.Peek(len(bom)); err == nil && string(b) == bom {
+			_, _ = r.Discard(len(bom))
+		}
 	}
 	if format == "" {
 		format = formatByName(name)
