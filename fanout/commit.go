@@ -102,7 +102,11 @@ func (m *member) commit(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, commitWithin)
 	defer cancel()
 	sent := time.Now()
-	if err := gen.Commit(ctx, offsets); err != nil {
+	err := gen.Commit(ctx, offsets)
+	if err != nil && !errors.Is(err, broker.ErrStaleGeneration) && m.commitApart(ctx, gen, offsets) {
+		m.fence.renew(sent)
+	}
+	if err != nil {
 		m.metrics.commitErrors.Inc()
 		if errors.Is(err, broker.ErrStaleGeneration) {
 			m.metrics.zombie.Inc()
@@ -112,4 +116,24 @@ func (m *member) commit(ctx context.Context) {
 	}
 	m.metrics.commits.Inc()
 	m.fence.renew(sent)
+}
+
+// commitApart commits topic by topic what failed together: one that was just
+// deleted, or that may not be committed, must not stop the others. It tells
+// whether any was committed.
+func (m *member) commitApart(ctx context.Context, gen *broker.Generation, offsets map[broker.TopicPartition]broker.Committed) (any bool) {
+	topics := map[string]map[broker.TopicPartition]broker.Committed{}
+	for tp, c := range offsets {
+		if topics[tp.Topic] == nil {
+			topics[tp.Topic] = map[broker.TopicPartition]broker.Committed{}
+		}
+		topics[tp.Topic][tp] = c
+	}
+	if len(topics) < 2 {
+		return false
+	}
+	for _, offsets := range topics {
+		any = gen.Commit(ctx, offsets) == nil || any
+	}
+	return any
 }

@@ -114,6 +114,7 @@ type Service struct {
 	// static after construction
 	opt      Options
 	log      *slog.Logger
+	graces   graces
 	metrics  *metrics
 	fence    *fence
 	tracker  *tracker
@@ -131,7 +132,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fanout: register metrics: %w", err)
 	}
-	s := &Service{opt: o, log: o.Logger.With("room", "fanout"), metrics: m, fence: newFence(o.Session)}
+	s := &Service{opt: o, log: o.Logger.With("room", "fanout"), graces: defaultGraces, metrics: m, fence: newFence(o.Session)}
 	s.tracker = newTracker(m, s.log)
 	s.follower = interestlog.NewFollower(o.Client, s.tracker, s.log)
 	if o.Registerer != nil {
@@ -202,7 +203,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.member.Store(m)
 
 	base.Go(func() error { return s.follower.Run(baseCtx) })
-	base.Go(func() error { return newJanitor(s.opt.Client, s.tracker, s.metrics, s.log).run(baseCtx) })
+	base.Go(func() error { return newJanitor(s.opt.Client, s.tracker, s.graces, s.metrics, s.log).run(baseCtx) })
 	base.Go(func() error { return s.join(ctx, baseCtx, m) })
 	base.Go(func() error { return m.commitLoop(baseCtx) })
 	loops.Go(func() error { return m.pace(loopsCtx) })

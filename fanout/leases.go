@@ -14,24 +14,28 @@ import (
 )
 
 const (
-	sweepEvery  = 500 * time.Millisecond
-	orphanEvery = 15 * time.Second
+	sweepEvery = 500 * time.Millisecond
 	// currentWithin is how fresh the view of the interest log must be for
 	// anybody to be judged by it.
 	currentWithin = 2 * time.Second
-	// orphanGrace is how long an incarnation may be without a lease record, or
-	// a delivery topic without an incarnation, before it is ended or removed.
-	orphanGrace = time.Minute
-	// purgeGrace is how long after its end an incarnation's delivery topic and
-	// interests stay; purgeSpread keeps several fan-outs from doing it at once.
-	purgeGrace  = 15 * time.Second
-	purgeSpread = 3 * time.Second
-	// endRetention is how long the end record outlives everything else, so
-	// that a late write of the dead brings nothing back.
-	endRetention = time.Hour
 	// tombstoneBatch is how many records one append of tombstones holds.
 	tombstoneBatch = 1000
 )
+
+// graces are how long the janitor leaves things alone, by the lease clock.
+type graces struct {
+	// orphan: an incarnation without a lease record until it is ended, a
+	// delivery topic without an incarnation until it is removed.
+	orphan time.Duration
+	// purge: from an incarnation's end until its delivery topic and interests
+	// are removed; spread keeps several fan-outs from doing it at once.
+	purge, spread time.Duration
+	// end: how long the end record outlives everything else, so that a late
+	// write of the dead brings nothing back.
+	end time.Duration
+}
+
+var defaultGraces = graces{orphan: time.Minute, purge: 15 * time.Second, spread: 3 * time.Second, end: time.Hour}
 
 // janitor ends incarnations whose lease ran out and removes what the ended
 // ones leave behind. Several fan-outs do the same; that is harmless.
@@ -39,6 +43,7 @@ type janitor struct {
 	// static after construction
 	client  *broker.Client
 	tracker *tracker
+	graces  graces
 	metrics *metrics
 	log     *slog.Logger
 
@@ -57,13 +62,13 @@ type remains struct {
 	done    bool // so has the end record
 }
 
-func newJanitor(c *broker.Client, t *tracker, m *metrics, log *slog.Logger) *janitor {
-	return &janitor{client: c, tracker: t, metrics: m, log: log, dead: map[string]*remains{}, seen: map[string]time.Time{}}
+func newJanitor(c *broker.Client, t *tracker, g graces, m *metrics, log *slog.Logger) *janitor {
+	return &janitor{client: c, tracker: t, graces: g, metrics: m, log: log, dead: map[string]*remains{}, seen: map[string]time.Time{}}
 }
 
 // run sweeps until ctx ends. What fails is tried again at the next sweep.
 func (j *janitor) run(ctx context.Context) error {
-	sweep, orphans := time.NewTicker(sweepEvery), time.NewTicker(orphanEvery)
+	sweep, orphans := time.NewTicker(sweepEvery), time.NewTicker(j.graces.orphan/4)
 	defer sweep.Stop()
 	defer orphans.Stop()
 	for {
@@ -130,7 +135,7 @@ func (j *janitor) look(now time.Time) (c chores, ok bool) {
 	if t.caught.IsZero() || now.Sub(t.caught) > currentWithin {
 		return c, false
 	}
-	c.expired = t.state.Expired(t.clock, orphanGrace)
+	c.expired = t.state.Expired(t.clock, j.graces.orphan)
 	live := liveTopics(&t.state)
 	for name := range j.dead {
 		if t.state.Get(name) == nil {
@@ -143,7 +148,7 @@ func (j *janitor) look(now time.Time) (c chores, ok bool) {
 		}
 		r := j.dead[inc.Name]
 		if r == nil {
-			r = &remains{purgeAt: t.clock.Add(purgeGrace + rand.N(purgeSpread)), endAt: t.clock.Add(endRetention)}
+			r = &remains{purgeAt: t.clock.Add(j.graces.purge + rand.N(j.graces.spread+1)), endAt: t.clock.Add(j.graces.end)}
 			j.dead[inc.Name] = r
 		}
 		if r.done || t.clock.Before(r.purgeAt) {
@@ -285,7 +290,7 @@ func (j *janitor) orphans(found []string, now time.Time) (due []string) {
 			since = t.clock
 		}
 		j.seen[name] = since
-		if t.clock.Sub(since) >= orphanGrace {
+		if t.clock.Sub(since) >= j.graces.orphan {
 			due = append(due, name)
 		}
 	}

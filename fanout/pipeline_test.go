@@ -9,13 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tapecast/tapecast/internal/broker"
-	"github.com/tapecast/tapecast/internal/brokertest"
 	"github.com/tapecast/tapecast/internal/interest"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
 func TestEachNodeGetsWhatItWantsInSectionsThatChain(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 2)
 	f := r.start("f1")
 	f.owns(2)
@@ -45,7 +44,7 @@ func TestEachNodeGetsWhatItWantsInSectionsThatChain(t *testing.T) {
 }
 
 func TestAQuietOrSparsePartitionIsCoveredEverySecond(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	f := r.start("f1")
 	f.owns(1)
@@ -63,7 +62,7 @@ func TestAQuietOrSparsePartitionIsCoveredEverySecond(t *testing.T) {
 }
 
 func TestATopicIsCastFromItsEndTheFirstTimeAndFromItsCommitLater(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	r.write(topic, 0, 500)
 	g := r.gate("n1", time.Hour)
@@ -87,7 +86,7 @@ func TestATopicIsCastFromItsEndTheFirstTimeAndFromItsCommitLater(t *testing.T) {
 }
 
 func TestTwoInstancesShareAndHandOver(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 4)
 	f1 := r.start("f1")
 	f1.owns(4)
@@ -123,7 +122,7 @@ func TestTwoInstancesShareAndHandOver(t *testing.T) {
 }
 
 func TestACrashedInstanceIsReplacedUnderItsName(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 2)
 	f := r.start("f1")
 	f.owns(2)
@@ -148,7 +147,7 @@ func TestACrashedInstanceIsReplacedUnderItsName(t *testing.T) {
 }
 
 func TestAZombieStopsPublishingAndDoesNoHarm(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	f1 := r.start("f1")
 	f1.owns(1)
@@ -175,7 +174,7 @@ func TestAZombieStopsPublishingAndDoesNoHarm(t *testing.T) {
 }
 
 func TestARecreatedTopicIsCastFromItsBeginning(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	f := r.start("f1")
 	f.owns(1)
@@ -199,7 +198,7 @@ func TestARecreatedTopicIsCastFromItsBeginning(t *testing.T) {
 // Kafka forgets the commits of a topic that is deleted, so nobody knows that it
 // was followed: it is cast from its end, and gateways read the rest themselves.
 func TestATopicRecreatedWhileNobodyLookedIsCastAsANewOne(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	f := r.start("f1")
 	f.owns(1)
@@ -220,7 +219,7 @@ func TestATopicRecreatedWhileNobodyLookedIsCastAsANewOne(t *testing.T) {
 }
 
 func TestNewTopicsAndPartitionsAreFound(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	f := r.start("f1")
 	f.owns(1)
@@ -245,7 +244,7 @@ func TestNewTopicsAndPartitionsAreFound(t *testing.T) {
 }
 
 func TestAnEndedNodeGetsNothingMore(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	f := r.start("f1")
 	f.owns(1)
@@ -265,7 +264,7 @@ func TestAnEndedNodeGetsNothingMore(t *testing.T) {
 }
 
 func TestANodeWhoseLeaseRunsOutIsEndedForAll(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 2)
 	f1, f2 := r.start("f1"), r.start("f2")
 	f1.owns(1)
@@ -296,7 +295,7 @@ func TestANodeWhoseLeaseRunsOutIsEndedForAll(t *testing.T) {
 }
 
 func TestANodeThatCannotBeWrittenToStallsNobody(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	f := r.start("f1")
 	f.owns(1)
@@ -324,7 +323,7 @@ func TestANodeThatCannotBeWrittenToStallsNobody(t *testing.T) {
 }
 
 func TestInterestsOfManyAreAnsweredTogether(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	topic := r.env.Topic(t, 1)
 	r.start("f1").owns(1)
 	g := r.gate("n1", time.Hour)
@@ -344,7 +343,7 @@ func TestInterestsOfManyAreAnsweredTogether(t *testing.T) {
 }
 
 func TestRunWithoutKafkaEndsWithItsContext(t *testing.T) {
-	r := newRig(t, brokertest.Start(t))
+	r := newRig(t)
 	in := r.start("f1")
 	in.line.set(true)
 	require.Error(t, in.Ready())

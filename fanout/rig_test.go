@@ -34,13 +34,21 @@ type rig struct {
 	t     *testing.T
 	env   *brokertest.Env
 	group string
+	tune  func(*Service) // of instances to come
 
 	mu     sync.Mutex
 	oracle map[stream.TopicID]map[int32][]stream.Record
 	names  map[stream.TopicID]string
 }
 
-func newRig(t *testing.T, env *brokertest.Env) *rig {
+// newRig runs the test beside others: most of their time is waiting.
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	t.Parallel()
+	return newRigOn(t, brokertest.Start(t))
+}
+
+func newRigOn(t *testing.T, env *brokertest.Env) *rig {
 	t.Helper()
 	_, err := interestlog.Ensure(t.Context(), env.Client, 1)
 	require.NoError(t, err)
@@ -153,6 +161,9 @@ func (r *rig) start(name string, change ...func(*Options)) *instance {
 	}
 	in.Service, err = New(o)
 	require.NoError(r.t, err)
+	if r.tune != nil {
+		r.tune(in.Service)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	in.cancel = cancel
 	go func() {
