@@ -158,3 +158,16 @@ func TestAppendAvroBoundsWhatDefaultsAdd(t *testing.T) {
 	_, err := c.AppendAvro(nil, []byte("["+strings.Repeat("{},", 10_000)+"{}]"))
 	require.ErrorContains(t, err, "too large")
 }
+
+func TestAppendAvroAllocatesNothing(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector makes sync.Pool drop its contents at random")
+	}
+	c, _ := quote(t)
+	dst, text := make([]byte, 0, 1024), []byte(quoteJSON)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if _, err := c.AppendAvro(dst, text); err != nil {
+			t.Fatal(err)
+		}
+	}))
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package schemas_test
+
+// raceDetector makes pools forget at random.
+const raceDetector = true
