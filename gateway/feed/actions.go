@@ -129,7 +129,7 @@ const (
 	// readBytes is asked for with one read of a gap or a bypass.
 	readBytes = 1 << 20
 	// bypassWait is how long a bypass waits at the log's end for something new.
-	bypassWait = 250 * time.Millisecond
+	bypassWait = 200 * time.Millisecond
 	// manyBypasses is from how many partitions on a bypass asks instead of
 	// waiting at the broker, where each that waits holds a connection.
 	manyBypasses = 32

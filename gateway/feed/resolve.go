@@ -73,7 +73,7 @@ func (r *resolver) fetch(ctx context.Context, id uint32) {
 	tctx, cancel := context.WithTimeout(ctx, schemaTimeout)
 	_, err := r.reg.Codec(tctx, id)
 	cancel()
-	final := err != nil && !schemas.Transient(err) && ctx.Err() == nil && tctx.Err() == nil
+	final := err != nil && !schemas.Transient(err)
 	if err != nil && !final {
 		_ = sleep(ctx, schemaRetry)
 	}
