@@ -30,7 +30,7 @@ func (q *partitionQueue) deliver(ctx context.Context, wire []byte, count int32) 
 	c := q.producer.client
 	uncertain := false // an earlier try may have been written
 	corrupt := 0
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
 		base, err := q.try(ctx, wire)
 		switch {
 		case err == nil && base >= 0:
@@ -56,7 +56,7 @@ func (q *partitionQueue) deliver(ctx context.Context, wire []byte, count int32) 
 			restamp(fresh, q.state)
 			wire, uncertain = fresh, false
 		case gone(err):
-			q.state, q.searchFrom = noProducer, -1
+			q.reset()
 			return -1, err
 		case isCode(err, kafka.InvalidMessage) && corrupt < 3:
 			corrupt++
@@ -67,7 +67,7 @@ func (q *partitionQueue) deliver(ctx context.Context, wire []byte, count int32) 
 			return -1, ctx.Err()
 		case !Retryable(err):
 			if uncertain {
-				q.state = noProducer // its sequence is not known any more
+				q.reset()
 				return -1, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 			}
 			return -1, err

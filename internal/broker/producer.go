@@ -236,7 +236,7 @@ func (p *Producer) queue(tp TopicPartition) (*partitionQueue, error) {
 	}
 	q := p.partitions[tp]
 	if q == nil {
-		q = &partitionQueue{producer: p, tp: tp, state: noProducer, searchFrom: -1}
+		q = &partitionQueue{producer: p, tp: tp, state: noProducer, spent: -1, searchFrom: -1}
 		p.partitions[tp] = q
 	}
 	return q, nil

@@ -36,6 +36,7 @@ type partitionQueue struct {
 
 	// owned by sendLoop, of which there is one at a time
 	state      producerState // of the next batch; id -1 = none yet
+	spent      int64         // the last producer id whose sequence is not known any more; -1 = none
 	topicID    stream.TopicID
 	searchFrom int64 // where to look for a lost batch; -1 = not known
 	writer     batchWriter
@@ -119,7 +120,11 @@ func (q *partitionQueue) sendLoop(ctx context.Context) {
 		if linger := q.producer.opts.Linger; linger > 0 {
 			sleep(ctx, linger)
 		}
-		if err := q.prepare(ctx); err != nil {
+		err := ctx.Err()
+		if err == nil {
+			err = q.prepare(ctx)
+		}
+		if err != nil {
 			q.failQueued(err)
 			continue
 		}
@@ -145,7 +150,7 @@ func (q *partitionQueue) prepare(ctx context.Context) error {
 	}
 	return q.untilDone(ctx, func() error {
 		if q.state.id < 0 {
-			s, err := q.producer.fresh(ctx, -1)
+			s, err := q.producer.fresh(ctx, q.spent)
 			if err != nil {
 				return err
 			}
@@ -162,6 +167,12 @@ func (q *partitionQueue) prepare(ctx context.Context) error {
 		q.topicID, q.searchFrom = id, ends[q.tp.Partition]
 		return nil
 	})
+}
+
+// reset gives the producer id up: with it the next sequence is not known, and
+// a wrong one could pass for a duplicate.
+func (q *partitionQueue) reset() {
+	q.spent, q.state, q.searchFrom = q.state.id, noProducer, -1
 }
 
 // untilDone repeats f, with pauses, until it succeeds or cannot.
