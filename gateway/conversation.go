@@ -38,8 +38,8 @@ type conversation struct {
 	// static after construction
 	*rules
 	wire   wire
-	notify func()                                                    // wakes the loop; from any goroutine
-	task   func(run func(ctx context.Context) func()) (started bool) // runs beside the loop; what it returns runs in the loop
+	notify func()                                     // wakes the loop; from any goroutine
+	task   func(run func(ctx context.Context) func()) // runs beside the loop; what it returns runs in the loop
 
 	subs    []*subscription
 	turn    int
@@ -50,6 +50,7 @@ type conversation struct {
 	replies   []reply
 	replySize int
 	beatAt    time.Time // next heartbeat; zero = none due
+	over      bool      // no task is started any more
 	slow      bool      // a subscription is further behind than allowed
 	last      *protocol.Error
 	sink      func(*protocol.Error) bool // takes errors that cannot be told as frames; may be nil
@@ -279,19 +280,17 @@ func (c *conversation) enqueue(s *subscription) {
 }
 
 func (c *conversation) startTasks() {
-	for c.tasks < maxTasks && len(c.waiting) > 0 {
+	for c.tasks < maxTasks && len(c.waiting) > 0 && !c.over {
 		s, wish := c.waiting[0], &c.waiting[0].wish
 		c.waiting = c.waiting[1:]
 		if s.state == positioned {
 			wish = &protocol.Subscribe{From: protocol.From{Kind: protocol.FromEarliest}} // the bounds only
 		}
-		if !c.task(func(ctx context.Context) func() {
+		c.tasks++
+		c.task(func(ctx context.Context) func() {
 			f, err := lookup(ctx, s.hold, wish, c.snapshots)
 			return func() { c.lookedUp(s, f, err) }
-		}) {
-			return
-		}
-		c.tasks++
+		})
 	}
 }
 

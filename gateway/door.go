@@ -41,24 +41,21 @@ func (d *door) origin(r *http.Request) (origin string, ok bool) {
 		return "", false
 	}
 	origin = values[0]
-	if d.anyOrigin || slices.Contains(d.origins, normalOrigin(origin)) {
-		return origin, true
-	}
-	return origin, sameOrigin(origin, r)
+	n := normalOrigin(origin)
+	return origin, d.anyOrigin || n != "" && (slices.Contains(d.origins, n) || n == ownOrigin(r))
 }
 
-// sameOrigin compares scheme and host:port. The scheme is the connection's
-// own, or what a TLS-terminating proxy says it was: a page cannot make a
-// browser send that header here.
-func sameOrigin(origin string, r *http.Request) bool {
+// ownOrigin is the origin that the request came to. The scheme is the
+// connection's own, or what a TLS-terminating proxy says it was: a page cannot
+// make a browser send that header here.
+func ownOrigin(r *http.Request) string {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	} else if p, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ","); p != "" {
-		scheme = strings.ToLower(strings.TrimSpace(p))
+		scheme = strings.TrimSpace(p)
 	}
-	own := normalOrigin(scheme + "://" + r.Host)
-	return own != "" && normalOrigin(origin) == own
+	return normalOrigin(scheme + "://" + r.Host)
 }
 
 // normalOrigin writes an http or https origin in one way: lower case, without

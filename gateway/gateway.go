@@ -146,7 +146,10 @@ func New(o Options) (*Service, error) {
 		metrics: m, perIP: map[netip.Addr]int{}, shut: true,
 	}
 	for _, origin := range o.Origins {
-		d.anyOrigin = d.anyOrigin || origin == "*"
+		if origin == "*" {
+			d.anyOrigin = true
+			continue
+		}
 		d.origins = append(d.origins, normalOrigin(origin))
 	}
 	return &Service{

@@ -18,6 +18,8 @@ import (
 // not for ever; an error ends the session.
 type transport interface {
 	write(b *block) error
+	// hurry bounds what the last writes may take.
+	hurry()
 	// close ends the stream after the last write. code 0 = without a word.
 	close(code protocol.CloseCode)
 }
@@ -29,6 +31,7 @@ type ending struct {
 	bye    string // code of the bye frame; "" = none
 	retry  bool
 	wait   time.Duration // clients come back spread over it
+	dead   bool          // nothing can be written any more
 }
 
 // input is what a session's reader hands to its loop: one of these.
@@ -89,7 +92,7 @@ func (s *session) wake() {
 }
 
 // task runs beside the loop; what it returns runs in the loop.
-func (s *session) task(run func(ctx context.Context) func()) bool {
+func (s *session) task(run func(ctx context.Context) func()) {
 	ctx := s.ctx
 	s.tasks.Go(func() error {
 		defer func() {
@@ -100,7 +103,6 @@ func (s *session) task(run func(ctx context.Context) func()) bool {
 		s.results <- run(ctx)
 		return nil
 	})
-	return true
 }
 
 // run runs the session until it ends; then its tasks have ended and its
@@ -111,18 +113,30 @@ func (s *session) run(ctx context.Context, drain <-chan struct{}) (e ending) {
 	e = s.guard(func() ending { return s.loop(ctx, drain) })
 	close(s.over)
 	cancel()
-	_ = s.tasks.Wait() // tasks return no errors
-	s.guard(func() ending {
-		if e.reason != "write" && e.reason != "gone" {
-			s.goodbye(e)
-		}
-		return ending{}
-	})
+	s.endTasks()
+	if !e.dead {
+		s.out.hurry()
+		s.guard(func() ending { s.goodbye(e); return ending{} })
+	}
 	s.out.close(e.code)
 	close(s.closed)
 	s.guard(func() ending { s.conv.closeAll(); return ending{} })
 	s.conv.metrics.closes.of(e.reason).Inc()
 	return e
+}
+
+// endTasks waits for the tasks and takes their results, which hold room.
+func (s *session) endTasks() {
+	s.conv.over = true
+	_ = s.tasks.Wait() // tasks return no errors
+	for {
+		select {
+		case fn := <-s.results:
+			s.guard(func() ending { fn(); return ending{} })
+		default:
+			return
+		}
+	}
 }
 
 func (s *session) guard(fn func() ending) (e ending) {
@@ -203,7 +217,7 @@ func (s *session) loop(ctx context.Context, drain <-chan struct{}) ending {
 			drain = nil
 			s.closeAt = time.Now().Add(rand.N(s.spread() + 1)) //nolint:gosec // a spread, not a secret
 		case <-ctx.Done():
-			return ending{reason: "gone"}
+			return ending{reason: "gone", dead: true}
 		}
 	}
 }
@@ -215,9 +229,9 @@ var errSlow = errors.New("the client reads too slowly")
 
 func writeEnding(err error) ending {
 	if errors.Is(err, errSlow) {
-		return ending{reason: "slow"}
+		return ending{reason: "slow", dead: true}
 	}
-	return ending{reason: "write"}
+	return ending{reason: "write", dead: true}
 }
 
 func (s *session) take(in input) {

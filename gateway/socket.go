@@ -58,10 +58,12 @@ type socket struct {
 	// static after construction
 	conn    net.Conn
 	ws      *websocket.Conn // for reading only
-	timeout time.Duration   // a write that moves nothing for that long fails
-	maxLag  time.Duration   // a write that is not done after that long fails; 0 = no limit
 	silence time.Duration   // a client that says nothing for that long is gone
 	limit   *rate.Limiter
+
+	// owned by the session's loop
+	timeout time.Duration // a write that moves nothing for that long fails
+	maxLag  time.Duration // a write that is not done after that long fails; 0 = no limit
 
 	closing atomic.Bool // set by the loop: readLoop only discards
 	floods  int         // owned by readLoop
@@ -117,6 +119,9 @@ func (t *socket) reset() {
 		_ = tcp.SetLinger(0)
 	}
 }
+
+// hurry implements transport.
+func (t *socket) hurry() { t.timeout, t.maxLag = goodbyeTime, goodbyeTime }
 
 // close sends the close frame and gives the client a moment to answer; the
 // readLoop closes the connection.
@@ -255,11 +260,12 @@ func readEnding(err error) ending {
 	case errors.Is(err, websocket.ErrReadLimit):
 		return ending{reason: "too_big", code: protocol.CloseTooBig}
 	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
-		return ending{reason: "client", code: protocol.CloseCode(closed.Code)} //nolint:gosec // 16 bits on the wire
+		// The close is answered at once: nothing that was not sent follows it.
+		return ending{reason: "client", code: protocol.CloseCode(closed.Code), dead: true} //nolint:gosec // 16 bits on the wire
 	case errors.As(err, &timeout) && timeout.Timeout(): // gorilla hides os.ErrDeadlineExceeded
 		return ending{reason: "timeout", code: protocol.CloseTimeout, bye: "timeout", retry: true}
 	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil:
 		return ending{reason: "protocol", code: protocol.CloseProtocol}
 	}
-	return ending{reason: "gone"}
+	return ending{reason: "gone", dead: true}
 }

@@ -117,6 +117,9 @@ func (t *httpStream) begin() {
 	t.w.WriteHeader(http.StatusOK)
 }
 
+// hurry implements transport.
+func (t *httpStream) hurry() { t.timeout = goodbyeTime }
+
 // close has nothing to send: the handler's return ends the response.
 func (t *httpStream) close(protocol.CloseCode) { t.open.Dec() }
 
