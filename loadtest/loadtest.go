@@ -173,14 +173,14 @@ func (r *run) cast(ctx context.Context) error {
 		ends[i] = make(chan map[int32]int64, 1)
 		sg.Go(func() error { return s.run(sctx, ends[i]) })
 	}
-	err := r.produce(gctx, rng)
+	err := r.produce(sctx, rng)
 	var goal map[int32]int64
 	if err == nil {
-		goal, err = r.ends(gctx)
+		goal, err = r.ends(sctx)
 	}
 	if err != nil {
 		cancel()
-		return errors.Join(err, sg.Wait(), g.Wait())
+		return errors.Join(sg.Wait(), err, g.Wait())
 	}
 	for _, c := range ends {
 		c <- goal
