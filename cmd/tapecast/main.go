@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tapecast/tapecast/internal/config"
 )
@@ -62,6 +63,10 @@ func main() {
 	os.Exit(code)
 }
 
+// sameSignal is how long further signals count as the first one: GNU timeout
+// and some supervisors signal the process and its group.
+const sameSignal = 300 * time.Millisecond
+
 // signalContext ends with the first SIGINT or SIGTERM. The second one cuts the
 // graceful stop short.
 func signalContext() (context.Context, func()) {
@@ -70,10 +75,15 @@ func signalContext() (context.Context, func()) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() { // owned by the process: it ends with it
 		<-signals
+		first := time.Now()
 		cancel()
-		s := <-signals
-		fmt.Fprintf(os.Stderr, "tapecast: second signal (%s), stopping at once\n", s)
-		os.Exit(exitRuntime)
+		for s := range signals {
+			if time.Since(first) < sameSignal {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "tapecast: second signal (%s), stopping at once\n", s)
+			os.Exit(exitRuntime)
+		}
 	}()
 	return ctx, func() { signal.Stop(signals); cancel() }
 }
