@@ -68,6 +68,7 @@ type session struct {
 
 	// owned by loop
 	ctx      context.Context // ends with the session; tasks run under it
+	block    block           // what leaves in the next write; empty between writes
 	holdTill time.Time
 	taken    bool // a command came
 	pingAt   time.Time
@@ -158,10 +159,11 @@ func (s *session) goodbye(e ending) {
 		s.conv.bye(e.bye, e.retry, e.wait)
 	}
 	for more := true; more; {
-		var b block
-		more = s.conv.composeReplies(&b)
-		s.conv.wire.finish(&b)
-		err := s.send(&b)
+		b := &s.block
+		b.release() // a panic may have left something
+		more = s.conv.composeReplies(b)
+		s.conv.wire.finish(b)
+		err := s.send(b)
 		b.release()
 		if err != nil {
 			return
@@ -256,16 +258,16 @@ func (s *session) flush(now time.Time) (more bool, err error) {
 		s.pingAt = now.Add(s.ping)
 		s.conv.replyRaw(appendFrame(nil, opPing, nil))
 	}
-	var b block
+	b := &s.block
 	defer b.release()
 	if now.Before(s.holdTill) {
-		more = s.conv.composeReplies(&b)
-		s.conv.wire.finish(&b)
+		more = s.conv.composeReplies(b)
+		s.conv.wire.finish(b)
 	} else {
 		s.holdTill = time.Time{}
-		more = s.conv.compose(&b, now)
+		more = s.conv.compose(b, now)
 	}
-	if err := s.send(&b); err != nil {
+	if err := s.send(b); err != nil {
 		return false, err
 	}
 	if b.events > 0 && !more {
