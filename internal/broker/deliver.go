@@ -66,7 +66,10 @@ func (q *partitionQueue) deliver(ctx context.Context, wire []byte, count int32) 
 			}
 			return -1, ctx.Err()
 		case !Retryable(err):
-			if uncertain {
+			// Only Kafka's own refusal says that nothing was written: another
+			// batch must never take the sequence of one that may lie there.
+			var refused kafka.Error
+			if uncertain || !errors.As(err, &refused) {
 				q.reset()
 				return -1, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 			}
