@@ -174,7 +174,11 @@ func TestSplitKeepsEverySentenceTrue(t *testing.T) {
 			delete(covered, d.Offset)
 		}
 		require.Equal(t, want, got)
+		for _, d := range s.Deliveries {
+			covered[d.Offset] = true
+		}
 		for o := s.From; o < s.To; o++ {
+			require.True(t, covered[o], "offset %d of [%d, %d)", o, s.From, s.To)
 			delete(covered, o)
 		}
 		require.Empty(t, covered)
