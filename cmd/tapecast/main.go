@@ -55,12 +55,8 @@ func commands() []command {
 }
 
 func main() {
-	ctx, stop := signalContext()
-	defer stop()
 	sys := system{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}
-	code := run(ctx, sys, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(run(signalContext(), sys, os.Args[1:]))
 }
 
 // sameSignal is how long further signals count as the first one: GNU timeout
@@ -69,7 +65,7 @@ const sameSignal = 300 * time.Millisecond
 
 // signalContext ends with the first SIGINT or SIGTERM. The second one cuts the
 // graceful stop short.
-func signalContext() (context.Context, func()) {
+func signalContext() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -85,7 +81,7 @@ func signalContext() (context.Context, func()) {
 			os.Exit(exitRuntime)
 		}
 	}()
-	return ctx, func() { signal.Stop(signals); cancel() }
+	return ctx
 }
 
 // run finds the command, runs it and turns its error into an exit code.
