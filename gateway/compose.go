@@ -113,6 +113,7 @@ func (c *conversation) composeEvents(b *block, now time.Time) (full bool) {
 	if c.composeReplies(b) { // an ack comes before its events
 		return true
 	}
+	c.reads = 0
 	for idle := 0; idle < len(c.subs) && !full; {
 		c.turn = (c.turn + 1) % len(c.subs)
 		s := c.subs[c.turn]
@@ -123,6 +124,7 @@ func (c *conversation) composeEvents(b *block, now time.Time) (full bool) {
 			idle++
 		}
 		c.settle(b, s)
+		full = full || c.reads > maxReads
 	}
 	for _, s := range c.subs {
 		c.flushGap(b, s)
@@ -163,7 +165,7 @@ func (c *conversation) serve(b *block, s *subscription, now time.Time) (progress
 		} else if cur.fresh.active {
 			progress, full = c.serveSlow(b, s, cur)
 		} else if cur.ready {
-			progress, full = c.servePartition(b, s, cur)
+			progress, full = c.servePartition(b, s, cur, now)
 		}
 		if progress || full || s.busy || s.state != positioned {
 			return progress, full
@@ -173,12 +175,14 @@ func (c *conversation) serve(b *block, s *subscription, now time.Time) (progress
 }
 
 // servePartition reads on from a cursor and writes what it gets.
-func (c *conversation) servePartition(b *block, s *subscription, cur *cursor) (progress, full bool) {
+func (c *conversation) servePartition(b *block, s *subscription, cur *cursor, now time.Time) (progress, full bool) {
 	if b.full(1) {
 		return false, true
 	}
+	before := cur.next
 	chunk := s.hold.Read(cur.partition, cur.next, quantumEvents)
-	if c.fellOff(s, cur, chunk) {
+	c.reads++
+	if c.fellOff(s, cur, chunk, now) {
 		return true, false
 	}
 	if !c.accept(b, s, cur, chunk) {
@@ -201,6 +205,10 @@ func (c *conversation) servePartition(b *block, s *subscription, cur *cursor) (p
 		}
 	}
 	cur.next = max(cur.next, min(chunk.To, cur.until))
+	if cur.next == before {
+		cur.ready = false // nothing was read, whatever it said: no reason to ask at once again
+		return false, false
+	}
 	return true, false
 }
 

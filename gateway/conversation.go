@@ -27,6 +27,7 @@ type rules struct {
 const (
 	quantumEvents = 128
 	quantumBytes  = 16 << 10
+	maxReads      = 512      // in one turn: what does not match, or is poison, fills no block
 	maxTasks      = 4        // lookups of one session at once
 	maxReplies    = 64 << 10 // bytes of replies that wait; no command is taken beyond that
 )
@@ -44,6 +45,8 @@ type conversation struct {
 	subs    []*subscription
 	turn    int
 	parts   int             // cursors of all subs
+	keys    int             // keys of all subs
+	reads   int             // in this turn
 	tasks   int             // running
 	waiting []*subscription // for a task
 
@@ -135,6 +138,9 @@ func (c *conversation) subscribe(cmd protocol.Command, now time.Time) *protocol.
 	if len(c.subs) >= c.maxSubs {
 		return &protocol.Error{Code: protocol.CodeTooManySubs, Message: fmt.Sprintf("a connection has at most %d", c.maxSubs)}
 	}
+	if c.keys+len(cmd.Sub.Keys) > protocol.MaxKeys {
+		return &protocol.Error{Code: protocol.CodeTooManySubs, Message: fmt.Sprintf("a connection names at most %d keys; subscribe to all", protocol.MaxKeys)}
+	}
 	s := &subscription{id: cmd.ID, topic: cmd.Topic, sum: protocol.CursorTopic(cmd.Topic), wish: cmd.Sub, label: cmd.ID.Label()}
 	if s.label == "" {
 		s.label = s.topic
@@ -154,6 +160,7 @@ func (c *conversation) subscribe(cmd protocol.Command, now time.Time) *protocol.
 	s.hold = h
 	s.due.Store(true)
 	c.subs = append(c.subs, s)
+	c.keys += len(s.wish.Keys)
 	c.follow(s, len(h.Partitions()))
 	c.metrics.subscriptions.Inc()
 	if needsLookup(&s.wish) {
@@ -225,6 +232,7 @@ func (c *conversation) drop(s *subscription) {
 		s.snapshot = nil
 	}
 	c.follow(s, 0)
+	c.keys -= len(s.wish.Keys)
 	c.lagging(s, false)
 	c.metrics.subscriptions.Dec()
 	if i := slices.Index(c.subs, s); i >= 0 {

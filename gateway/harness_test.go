@@ -226,3 +226,8 @@ func seq(from, to int64) (out []int64) {
 }
 
 var noDeadline time.Time
+
+const (
+	waitLong = 10 * time.Second
+	tick     = 5 * time.Millisecond
+)

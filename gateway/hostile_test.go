@@ -452,3 +452,48 @@ func TestManySubscriptionsAndLookupsEndWithTheirSession(t *testing.T) {
 	_ = c.ws.Close()
 	require.Eventually(t, func() bool { return r.feed.holds() == 0 }, 10*time.Second, time.Millisecond)
 }
+
+func TestKeysOfAConnectionAreBounded(t *testing.T) {
+	r := newRig(t, false)
+	r.feed.add("a", 1)
+	c := r.connect()
+	sub := func(id, from, n int) {
+		var keys []string
+		for i := range n {
+			keys = append(keys, strconv.Itoa(from+i))
+		}
+		c.send(`{"cmd":"sub","id":` + strconv.Itoa(id) + `,"topic":"a","keys":["` + strings.Join(keys, `","`) + `"]}`)
+	}
+	sub(1, 0, 6000)
+	c.event("subscribed")
+	sub(2, 6000, 4001)
+	require.Equal(t, "too_many_subscriptions", c.event("error")["code"])
+	c.send(`{"cmd":"unsub","id":1}`)
+	c.event("unsubscribed")
+	sub(2, 6000, 4001)
+	c.event("subscribed")
+}
+
+func TestALongStretchOfGapsIsDoneInTurns(t *testing.T) {
+	r := newRig(t, false)
+	r.feed.add("price", 1)
+	for range 200_000 {
+		r.feed.produce("price", 0, "", "poison")
+	}
+	c := r.connect()
+	c.send(`{"cmd":"sub","id":1,"topic":"price","from":"earliest"}`)
+	c.event("subscribed")
+	last, frames := 0.0, 0
+	for {
+		f := c.frame()
+		if f["event"] == "live" {
+			break
+		}
+		require.Equal(t, "gap", f["event"])
+		require.Equal(t, last, f["from"])
+		last = f["to"].(float64)
+		frames++
+	}
+	require.Equal(t, 200_000.0, last)
+	require.Greater(t, frames, 2) // between two of them the session takes commands
+}

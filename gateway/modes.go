@@ -27,9 +27,15 @@ func (c *conversation) serveSnapshot(b *block, s *subscription) (progress, full 
 
 // fellOff begins to skip where a client that was live wants the newest values
 // rather than all, and has fallen off the tape.
-func (c *conversation) fellOff(s *subscription, cur *cursor, chunk feed.Chunk) bool {
-	if !s.wish.OnSlow || !s.live || chunk.Status != feed.Pending && !chunk.Replayed {
+func (c *conversation) fellOff(s *subscription, cur *cursor, chunk feed.Chunk, now time.Time) bool {
+	if chunk.Status == feed.AtHead || chunk.Status == feed.More && !chunk.Replayed {
+		cur.onTape = true
+	}
+	if !s.wish.OnSlow || !s.live || !cur.onTape || chunk.Status != feed.Pending && !chunk.Replayed {
 		return false
+	}
+	if s.behind.IsZero() || now.Sub(s.behind) < lagShown {
+		return false // the gateway itself may have had to read a stretch
 	}
 	head, ok := s.hold.Head(cur.partition)
 	if !ok || head <= cur.next {
@@ -123,6 +129,7 @@ func (c *conversation) collect(b *block, s *subscription, cur *cursor) bool {
 		return false
 	}
 	chunk := s.hold.Read(cur.partition, f.read, quantumEvents)
+	c.reads++
 	switch chunk.Status {
 	case feed.More:
 	default:
@@ -137,6 +144,10 @@ func (c *conversation) collect(b *block, s *subscription, cur *cursor) bool {
 		f.read = max(f.read, chunk.Gap.To)
 		cur.ready = true
 		return f.active
+	}
+	if chunk.To <= f.read {
+		cur.ready = false // nothing was read, whatever it said
+		return false
 	}
 	for _, e := range clip(chunk.Events, cur.until) {
 		if e.Offset >= f.read {

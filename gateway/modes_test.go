@@ -165,28 +165,29 @@ func TestLatestSendsTheNewestPerKeyEveryInterval(t *testing.T) {
 }
 
 func TestASlowClientMayAskForTheNewestValues(t *testing.T) {
-	r := newRig(t, false)
-	r.feed.add("price", 1)
-	r.feed.produce("price", 0, "a", "0")
-	c := r.connect()
-	c.send(`{"cmd":"sub","id":1,"topic":"price","on_slow":"latest"}`)
-	c.event("subscribed")
-	r.feed.mu.Lock() // many events while the session does not look, and the tape moves on
-	r.feed.topics["price"].parts[0].tape = 1 << 40
-	r.feed.mu.Unlock()
-	r.feed.change("price", func(tp *fakeTopic) { tp.parts[0].pending = true })
-	for i := 1; i < 10; i++ {
-		r.feed.produce("price", 0, []string{"a", "b"}[i%2], strconv.Itoa(i))
-	}
-	c.sync()
-	r.feed.change("price", func(tp *fakeTopic) { tp.parts[0].pending = false })
-	gap := c.event("gap")
-	require.Equal(t, "slow", gap["cause"])
-	require.Equal(t, 1.0, gap["from"])
-	to := int64(gap["to"].(float64))
-	f := c.frame()
-	require.Equal(t, true, f["latest"], "%v", f)
-	require.Less(t, int64(f["offset"].(float64)), to)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true)
+		r.feed.add("price", 1)
+		r.feed.produce("price", 0, "a", "0")
+		c := r.connect()
+		c.send(`{"cmd":"sub","id":1,"topic":"price","on_slow":"latest"}`)
+		c.event("subscribed")
+		synctest.Wait()
+		r.feed.change("price", func(tp *fakeTopic) { tp.parts[0].tape, tp.parts[0].pending = 1<<40, true })
+		for i := 1; i < 10; i++ {
+			r.feed.produce("price", 0, []string{"a", "b"}[i%2], strconv.Itoa(i))
+		}
+		time.Sleep(2 * time.Second)
+		r.feed.change("price", func(tp *fakeTopic) { tp.parts[0].pending = false })
+		c.expect(`{"event":"gap","id":1,"topic":"price","partition":0,"from":1,"to":10,"cause":"slow"}`)
+		c.expect(`{"topic":"price","key":"a","data":8,"offset":8,"ts":1546383600008,"latest":true}`)
+		c.expect(`{"topic":"price","key":"b","data":9,"offset":9,"ts":1546383600009,"latest":true}`)
+		r.feed.change("price", func(tp *fakeTopic) { tp.parts[0].tape = 0 })
+		r.feed.produce("price", 0, "a", "10")
+		c.expect(`{"topic":"price","key":"a","data":10,"offset":10,"ts":1546383600010}`)
+		require.Equal(t, map[string]any{"1": map[string]any{"0": 11.0}}, c.event("heartbeat")["covered"])
+		_ = c.ws.Close()
+	})
 }
 
 func TestHeartbeatsCoverWhatDidNotMatch(t *testing.T) {

@@ -36,14 +36,14 @@ type ending struct {
 
 // input is what a session's reader hands to its loop: one of these.
 type input struct {
-	cmd protocol.Command
+	cmd *protocol.Command
 	err *protocol.Error
 	raw []byte // a WebSocket control frame to send
 	end *ending
 }
 
 // inboxSize is how many inputs wait for the loop; a reader that is ahead waits.
-const inboxSize = 16
+const inboxSize = 4
 
 // session runs one conversation over one transport. Its loop owns the
 // conversation and all writing; everything else reaches it by channels.
@@ -244,7 +244,7 @@ func (s *session) take(in input) {
 	case in.raw != nil:
 		s.conv.replyRaw(in.raw)
 	default:
-		s.conv.command(in.cmd, time.Now())
+		s.conv.command(*in.cmd, time.Now())
 	}
 }
 

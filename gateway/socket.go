@@ -239,7 +239,7 @@ func (t *socket) input(kind int, text []byte) input {
 		return input{end: &ending{reason: "utf8", code: protocol.CloseBadUTF8}}
 	}
 	cmd, err := protocol.Parse(text, time.Now())
-	return input{cmd: cmd, err: err}
+	return input{cmd: &cmd, err: err}
 }
 
 // flooded counts what came over the limit.

@@ -65,7 +65,7 @@ func (s *Service) streamSession(cmd protocol.Command, out *httpStream) *session 
 	sess := newSession(s.rules, form, out, s.o.Logger)
 	sess.hold, sess.wait, sess.spread, sess.once = s.o.Hold, s.o.Drain, s.drainSpread, true
 	sess.conv.sink = func(*protocol.Error) bool { return !out.begun }
-	sess.inbox <- input{cmd: cmd}
+	sess.inbox <- input{cmd: &cmd}
 	out.open = s.metrics.sessions.of(transport)
 	out.open.Inc()
 	return sess

@@ -62,6 +62,7 @@ type cursor struct {
 	time      int64 // ms of the last event sent; 0 = none
 	ready     bool  // a Read is worth it
 	pending   bool  // the last Read waits for Kafka
+	onTape    bool  // it was served from the tape once
 	fresh     conflation
 	flushAt   time.Time // mode latest: not before then
 }
