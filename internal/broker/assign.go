@@ -31,15 +31,18 @@ func assign(members []subscription, counts map[string]int) map[string][]TopicPar
 		}
 	}
 	topics := make([]string, 0, len(wanting))
-	extras := 0
-	for t, w := range wanting {
+	for t := range wanting {
 		topics = append(topics, t)
-		extras += counts[t] % len(w)
 	}
 	slices.Sort(topics)
-	d := dealer{owners: owners(members, counts), out: out, larger: make(map[string]int), fair: (extras + len(members) - 1) / max(len(members), 1)}
+	d := dealer{owners: owners(members, counts), out: out, larger: make(map[string]int)}
 	for _, t := range topics {
 		d.deal(t, counts[t], wanting[t])
+	}
+	for _, tps := range out {
+		slices.SortFunc(tps, func(a, b TopicPartition) int {
+			return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+		})
 	}
 	return out
 }
@@ -65,7 +68,6 @@ type dealer struct {
 	owners map[TopicPartition]string
 	out    map[string][]TopicPartition
 	larger map[string]int // how many larger shares each member has got
-	fair   int            // how many of them are its due
 }
 
 func (d *dealer) deal(topic string, partitions int, members []string) {
@@ -76,13 +78,18 @@ func (d *dealer) deal(topic string, partitions int, members []string) {
 			has[o]++
 		}
 	}
-	// Who gets one more: whose due is not met, then who has one more already,
-	// then who has least.
+	// Who gets one more: who has one more already, unless that makes the totals
+	// uneven, then who has got fewest larger shares.
+	least := d.larger[members[0]]
+	for _, m := range members {
+		least = min(least, d.larger[m])
+	}
+	keeps := func(m string) bool { return has[m] > share && d.larger[m] <= least+1 }
 	order := slices.Clone(members)
 	slices.SortStableFunc(order, func(a, b string) int {
 		return cmp.Or(
-			compareBool(d.larger[a] < d.fair, d.larger[b] < d.fair),
-			compareBool(has[a] > share, has[b] > share),
+			compareBool(keeps(a), keeps(b)),
+			cmp.Compare(d.larger[a], d.larger[b]),
 			cmp.Compare(len(d.out[a]), len(d.out[b])),
 		)
 	})

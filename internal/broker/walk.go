@@ -22,7 +22,7 @@ func (r *Reader) walk(got *fetched, from int64, maxBytes int) (span Span, need i
 		if err == nil && !whole {
 			if span.To == from && len(b) >= batchPrefix {
 				need = int(int32(binary.BigEndian.Uint32(b[offsetLength:]))) + batchPrefix
-				if need > maxBatchBytes {
+				if need < batchHeader || need > maxBatchBytes {
 					return Span{}, 0, fmt.Errorf("%w: a batch of %d bytes", ErrCorrupt, need)
 				}
 			}
