@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -207,6 +208,22 @@ func newStack(t testing.TB, brokers string, fanouts, gateways int) *stack {
 		p.awaitReady(60 * time.Second)
 	}
 	return s
+}
+
+// awaitTopic waits until every gateway has found a new topic.
+func (s *stack) awaitTopic(t testing.TB, topic string) {
+	t.Helper()
+	for _, ws := range s.ws {
+		url := "http" + strings.TrimSuffix(strings.TrimPrefix(ws, "ws"), "/ws") + "/v1/topics/" + topic
+		require.Eventually(t, func() bool {
+			resp, err := http.Get(url)
+			if err != nil {
+				return false
+			}
+			_ = resp.Body.Close()
+			return resp.StatusCode == http.StatusOK
+		}, 30*time.Second, 20*time.Millisecond, "%s does not find %s", ws, topic)
+	}
 }
 
 func (s *stack) all() []*proc {

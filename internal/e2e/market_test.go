@@ -176,6 +176,7 @@ func TestMarketData(t *testing.T) {
 		for topic, schema := range map[string]string{m.qt: "quotes", m.tt: "trades"} {
 			run(t, time.Minute, bin, "topics", "create", topic, "--partitions", "1", "--replicas", "1", "--schema", "../../schemas/"+schema+".avsc",
 				"--kafka", s.brokers, "--registry", s.registry)
+			s.awaitTopic(t, topic)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()
