@@ -175,7 +175,7 @@ func TestReplayHandsOverExactlyOnceWhileProducing(t *testing.T) {
 		b.produce(topic, 0, repeat(50, "a", "b", "c")...)
 		b.produce(topic, 1, repeat(50, "c", "a")...)
 	}
-	rnd := rand.New(rand.NewPCG(1, 2))
+	rnd, starts := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, 4))
 	b.runFan(topic, func(secs []stream.Section) []stream.Section {
 		switch rnd.IntN(10) {
 		case 0: // lost
@@ -207,7 +207,7 @@ func TestReplayHandsOverExactlyOnceWhileProducing(t *testing.T) {
 	for _, keys := range [][]string{nil, {"a"}, {"a", "b"}, {"c"}, {"nobody"}} {
 		c := b.open(topic, keys...)
 		for p := range int32(2) {
-			c.at[p] = rnd.Int64N(1000)
+			c.at[p] = starts.Int64N(1000)
 		}
 		begin = append(begin, maps.Clone(c.at))
 		c.read() // from Kafka, before X is known
@@ -250,7 +250,7 @@ func (b *bench) oracle(topic string, p int32) (out []stream.Record) {
 }
 
 func TestWhatRetentionRemovedIsAGap(t *testing.T) {
-	b := newBench(t, func(o *Options) { o.Silence = 300 * time.Millisecond })
+	b := newBench(t, nil)
 	topic := b.topic(1)
 	b.produce(topic, 0, repeat(10, "a")...)
 	b.produce(topic, 0, repeat(10, "a")...)
@@ -264,12 +264,16 @@ func TestWhatRetentionRemovedIsAGap(t *testing.T) {
 	// The same in front of the tape's head: nobody told of [20, 30) in time.
 	f := b.fan()
 	inc := f.wants(topic, "")
+	f.send(inc, f.section(c.sub, 0, 20, 20, 20))
 	live := b.open(topic).goLive()
 	b.produce(topic, 0, repeat(10, "a")...)
 	b.produce(topic, 0, repeat(10, "a")...)
-	_ = inc
+	b.deleteBefore(topic, 0, 30)
+	f.send(inc, f.section(c.sub, 0, 40, 40, 40))
 	live.upTo(0, 40)
-	require.Equal(t, upFrom(20, 40), live.got[0])
+	require.Equal(t, []Gap{{20, 30, CauseRetention}}, live.gaps[0])
+	require.Equal(t, upFrom(30, 40), live.got[0])
+	require.NotZero(t, testutil.ToFloat64(b.feed.metrics.verdicts["retention"]))
 }
 
 func TestATopicThatIsMadeAgainResets(t *testing.T) {

@@ -183,6 +183,8 @@ func (f *Feed) tickLoop(ctx context.Context) error {
 		if now.Sub(lazy) >= lazyEach {
 			lazy = now
 			f.wakeLazily(&w)
+			f.env.budget.enforce()
+			f.env.cache.trim()
 		}
 	}
 }

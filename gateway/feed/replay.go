@@ -329,7 +329,7 @@ func (sh *shelf) judge(from, end int64) func(w *want) (fetchResult, bool) {
 	}
 }
 
-// insert keeps an answer, and lets the least recently used go.
+// insert keeps an answer.
 func (c *cache) insert(sh *shelf, from, to int64, span broker.Span) {
 	recs := span.Records
 	for len(recs) > 0 && recs[len(recs)-1].Offset >= to {
@@ -344,6 +344,18 @@ func (c *cache) insert(sh *shelf, from, to int64, span broker.Span) {
 	i := sort.Search(len(sh.blocks), func(i int) bool { return sh.blocks[i].from >= from })
 	sh.blocks = slices.Insert(sh.blocks, i, b)
 	c.counts.blocks.Inc()
+	c.shrink()
+}
+
+// trim keeps the budget also when frames were made since the last insert.
+func (c *cache) trim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shrink()
+}
+
+// shrink lets the least recently used blocks go, never the latest.
+func (c *cache) shrink() {
 	for c.used.Load() > c.limit && c.lru.Len() > 1 {
 		old := c.lru.Back().Value.(entry) //nolint:forcetypeassert // the list holds nothing else
 		old.sh.blocks = slices.DeleteFunc(old.sh.blocks, func(x *block) bool { return x == old.b })

@@ -128,6 +128,9 @@ func (s *Sub) Partitions() []int32 {
 func (s *Sub) Live() (at map[int32]int64, ok bool) {
 	s.armed.Store(true)
 	ps := *s.inst.Load().parts.Load()
+	if len(ps) == 0 {
+		return nil, false
+	}
 	at = make(map[int32]int64, len(ps))
 	for i, p := range ps {
 		if at[int32(i)], ok = s.head(p); !ok { //nolint:gosec // a partition's id
