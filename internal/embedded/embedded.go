@@ -93,7 +93,10 @@ func start(o Options, unlock func() error) (*Broker, error) {
 	taken := 0
 	opts := []kfake.Opt{
 		kfake.NumBrokers(o.Brokers),
-		kfake.ListenFn(func(_, _ string) (net.Listener, error) {
+		kfake.ListenFn(func(network, addr string) (net.Listener, error) {
+			if taken == len(lns) {
+				return net.Listen(network, addr) //nolint:noctx // a broker that a test adds, on loopback
+			}
 			taken++
 			return lns[taken-1], nil
 		}),
