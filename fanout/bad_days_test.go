@@ -30,7 +30,7 @@ func (r *rig) trim(topic string, partition int32, before int64) {
 
 func TestACommitThatRetentionHasPassedGoesOnAtTheFirstRecord(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	g := r.gate("n1", time.Hour)
@@ -50,8 +50,12 @@ func TestACommitThatRetentionHasPassedGoesOnAtTheFirstRecord(t *testing.T) {
 }
 
 func TestRetentionThatPassesARunningPartitionLeavesAHole(t *testing.T) {
-	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	retentionThatPassesARunningPartitionLeavesAHole(t, newRig(t))
+}
+
+func retentionThatPassesARunningPartitionLeavesAHole(t *testing.T, r *rig) {
+	t.Helper()
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	g := r.gate("n1", time.Hour)
@@ -72,7 +76,7 @@ func TestRetentionThatPassesARunningPartitionLeavesAHole(t *testing.T) {
 
 func TestKafkaAwayForAWhile(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 2)
+	topic := r.topic(2)
 	f := r.start("f1")
 	f.owns(2)
 	g := r.gate("n1", time.Hour)
@@ -139,7 +143,7 @@ func TestTheWatchdogMakesAStuckReaderAnew(t *testing.T) {
 
 func TestMetricsAreThereFromTheStart(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	reg := prometheus.NewPedanticRegistry()
 	f := r.start("f1", func(o *Options) { o.Registerer = reg })
 	f.owns(1)
@@ -169,7 +173,7 @@ func TestMetricsAreThereFromTheStart(t *testing.T) {
 
 func TestRoomsEndWithTheirContextWhateverHappens(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 3)
+	topic := r.topic(3)
 	g := r.gate("n1", time.Hour)
 	g.want(topic, "")
 	for range 10 {

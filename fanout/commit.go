@@ -68,9 +68,9 @@ func (m *member) commitLoop(ctx context.Context) error {
 		case <-tick.C:
 		case <-m.begun: // from now on the topic counts as followed
 		}
-		m.commit(ctx)
+		casting := m.commit(ctx) > 0
 		now := m.fence.open(time.Now())
-		if open && !now && m.size() > 0 {
+		if open && !now && casting {
 			m.metrics.fenced.Inc()
 			m.log.Warn("no commit succeeded for most of the session, publishing stops until one does",
 				"age", m.fence.age(time.Now()).String())
@@ -78,15 +78,16 @@ func (m *member) commitLoop(ctx context.Context) error {
 		if !open && now {
 			m.log.Info("publishing goes on")
 		}
-		open = now || m.size() == 0
+		open = now || !casting
 	}
 }
 
-// commit commits all owned partitions that have something to say.
-func (m *member) commit(ctx context.Context) {
+// commit commits all owned partitions that are cast, and returns how many
+// those are.
+func (m *member) commit(ctx context.Context) int {
 	gen, owned := m.current()
 	if gen == nil {
-		return
+		return 0
 	}
 	offsets := make(map[broker.TopicPartition]broker.Committed, len(owned))
 	for _, p := range owned {
@@ -97,7 +98,7 @@ func (m *member) commit(ctx context.Context) {
 		}
 	}
 	if len(offsets) == 0 {
-		return
+		return 0
 	}
 	ctx, cancel := context.WithTimeout(ctx, commitWithin)
 	defer cancel()
@@ -112,10 +113,11 @@ func (m *member) commit(ctx context.Context) {
 			m.metrics.zombie.Inc()
 		}
 		m.log.Debug("commit failed", "generation", gen.ID, "error", err)
-		return
+		return len(offsets)
 	}
 	m.metrics.commits.Inc()
 	m.fence.renew(sent)
+	return len(offsets)
 }
 
 // commitApart commits topic by topic what failed together: one that was just

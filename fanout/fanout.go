@@ -118,6 +118,7 @@ type Service struct {
 	metrics  *metrics
 	fence    *fence
 	tracker  *tracker
+	history  *history
 	follower *interestlog.Follower
 	member   atomic.Pointer[member]
 }
@@ -132,7 +133,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fanout: register metrics: %w", err)
 	}
-	s := &Service{opt: o, log: o.Logger.With("room", "fanout"), graces: defaultGraces, metrics: m, fence: newFence(o.Session)}
+	s := &Service{opt: o, log: o.Logger.With("room", "fanout"), graces: defaultGraces, history: newHistory(), metrics: m, fence: newFence(o.Session)}
 	s.tracker = newTracker(m, s.log)
 	s.follower = interestlog.NewFollower(o.Client, s.tracker, s.log)
 	if o.Registerer != nil {
@@ -198,7 +199,7 @@ func (s *Service) Run(ctx context.Context) error {
 	m := newMember(loopsCtx, parts{
 		client: s.opt.Client, follower: s.follower, tracker: s.tracker,
 		fence: s.fence, metrics: s.metrics, log: s.log, group: s.opt.Group,
-		begun: make(chan struct{}, 1),
+		history: s.history, begun: make(chan struct{}, 1),
 	}, loops)
 	s.member.Store(m)
 
@@ -292,6 +293,7 @@ func (s *Service) topics(ctx context.Context) ([]string, error) {
 	names := make([]string, 0, len(feeds))
 	for i := range feeds {
 		names = append(names, feeds[i].Topic.Name)
+		s.history.note(feeds[i].Topic.Name, feeds[i].Topic.ID)
 	}
 	return names, nil
 }

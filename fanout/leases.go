@@ -90,6 +90,7 @@ func (j *janitor) run(ctx context.Context) error {
 
 // chores is what one look at the tracker found to do.
 type chores struct {
+	now     time.Time // by the lease clock
 	expired []string
 	purges  []purge
 	ends    []string // end records that may go
@@ -109,7 +110,10 @@ func (j *janitor) sweep(ctx context.Context) error {
 	}
 	errs := []error{j.end(ctx, c.expired)}
 	for _, p := range c.purges {
-		errs = append(errs, j.purge(ctx, p))
+		if err := j.purge(ctx, p); err != nil {
+			errs = append(errs, err)
+			j.dead[p.incarnation].purgeAt = c.now.Add(j.graces.purge) // not at every sweep
+		}
 	}
 	for _, inc := range c.ends {
 		err := j.write(ctx, []interest.Record{{Kind: interest.KindGone, ID: interest.GoneEnd, Incarnation: inc}})
@@ -135,6 +139,7 @@ func (j *janitor) look(now time.Time) (c chores, ok bool) {
 	if t.caught.IsZero() || now.Sub(t.caught) > currentWithin {
 		return c, false
 	}
+	c.now = t.clock
 	c.expired = t.state.Expired(t.clock, j.graces.orphan)
 	live := liveTopics(&t.state)
 	for name := range j.dead {

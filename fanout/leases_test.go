@@ -183,7 +183,7 @@ func TestRemainsOfADeadNodeAreRemovedFromKafka(t *testing.T) {
 	r.tune = func(s *Service) {
 		s.graces = graces{orphan: 3 * time.Second, purge: 100 * time.Millisecond, spread: time.Millisecond, end: 3 * time.Second}
 	}
-	topic := r.env.Topic(t, 2)
+	topic := r.topic(2)
 	lost := delivery.TopicName("n0", "nobody")
 	r.env.Create(t, lost, 1)
 	f1, f2 := r.start("f1"), r.start("f2") // both clean up; that is harmless
@@ -242,7 +242,7 @@ func (r *rig) interestLog() map[string]interest.Record {
 
 func TestAnInterestLogThatWasMadeAgainIsFollowed(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	old := r.gate("n1", time.Hour)
@@ -265,7 +265,7 @@ func TestAnInterestLogThatWasMadeAgainIsFollowed(t *testing.T) {
 func TestAnUnfitInterestTopicEndsRun(t *testing.T) {
 	env := brokertest.Start(t)
 	env.Create(t, interest.Topic, 1, "cleanup.policy", "delete")
-	r := &rig{t: t, env: env, group: "g"}
+	r := &rig{t: t, env: env, group: "g", prefix: "feed."}
 	in := r.start("f1")
 	err := <-in.done
 	in.done <- nil

@@ -98,7 +98,7 @@ func (m *member) begin(tp broker.TopicPartition, c broker.Committed, generation 
 }
 
 // wasFollowed tells whether the group has a commit for any partition of the
-// topic. Partitions of one generation get one answer: the first commits of
+// topic, or followed an earlier incarnation of it. Partitions of one generation get one answer: the first commits of
 // some must not look like a past to the others.
 func (m *member) wasFollowed(ctx context.Context, k followedKey) (bool, error) {
 	m.mu.Lock()
@@ -106,6 +106,9 @@ func (m *member) wasFollowed(ctx context.Context, k followedKey) (bool, error) {
 	m.mu.Unlock()
 	if ok {
 		return known, nil
+	}
+	if m.history.another(k.topic, k.id) {
+		return true, nil
 	}
 	ts, err := m.client.Topics(ctx, k.topic)
 	if err != nil {

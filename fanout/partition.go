@@ -33,6 +33,7 @@ type parts struct {
 	client   *broker.Client
 	follower *interestlog.Follower
 	tracker  *tracker
+	history  *history
 	fence    *fence
 	metrics  *metrics
 	log      *slog.Logger

@@ -9,13 +9,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/brokertest"
 	"github.com/tapecast/tapecast/internal/interest"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
 func TestEachNodeGetsWhatItWantsInSectionsThatChain(t *testing.T) {
-	r := newRig(t)
-	topic := r.env.Topic(t, 2)
+	eachNodeGetsWhatItWantsInSectionsThatChain(t, newRig(t))
+}
+
+func eachNodeGetsWhatItWantsInSectionsThatChain(t *testing.T, r *rig) {
+	t.Helper()
+	topic := r.topic(2)
 	f := r.start("f1")
 	f.owns(2)
 	whole, keyed := r.gate("n1", time.Hour), r.gate("n2", time.Hour)
@@ -45,7 +50,7 @@ func TestEachNodeGetsWhatItWantsInSectionsThatChain(t *testing.T) {
 
 func TestAQuietOrSparsePartitionIsCoveredEverySecond(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	g := r.gate("n1", time.Hour)
@@ -63,7 +68,7 @@ func TestAQuietOrSparsePartitionIsCoveredEverySecond(t *testing.T) {
 
 func TestATopicIsCastFromItsEndTheFirstTimeAndFromItsCommitLater(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	r.write(topic, 0, 500)
 	g := r.gate("n1", time.Hour)
 	e := g.want(topic, "")
@@ -85,9 +90,11 @@ func TestATopicIsCastFromItsEndTheFirstTimeAndFromItsCommitLater(t *testing.T) {
 	g.chained() // also over the restart: the last one was told goodbye in order
 }
 
-func TestTwoInstancesShareAndHandOver(t *testing.T) {
-	r := newRig(t)
-	topic := r.env.Topic(t, 4)
+func TestTwoInstancesShareAndHandOver(t *testing.T) { twoInstancesShareAndHandOver(t, newRig(t)) }
+
+func twoInstancesShareAndHandOver(t *testing.T, r *rig) {
+	t.Helper()
+	topic := r.topic(4)
 	f1 := r.start("f1")
 	f1.owns(4)
 	g, k := r.gate("n1", time.Hour), r.gate("n2", time.Hour)
@@ -122,8 +129,12 @@ func TestTwoInstancesShareAndHandOver(t *testing.T) {
 }
 
 func TestACrashedInstanceIsReplacedUnderItsName(t *testing.T) {
-	r := newRig(t)
-	topic := r.env.Topic(t, 2)
+	aCrashedInstanceIsReplacedUnderItsName(t, newRig(t))
+}
+
+func aCrashedInstanceIsReplacedUnderItsName(t *testing.T, r *rig) {
+	t.Helper()
+	topic := r.topic(2)
 	f := r.start("f1")
 	f.owns(2)
 	g := r.gate("n1", time.Hour)
@@ -148,7 +159,7 @@ func TestACrashedInstanceIsReplacedUnderItsName(t *testing.T) {
 
 func TestAZombieStopsPublishingAndDoesNoHarm(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	f1 := r.start("f1")
 	f1.owns(1)
 	g := r.gate("n1", time.Hour)
@@ -174,8 +185,12 @@ func TestAZombieStopsPublishingAndDoesNoHarm(t *testing.T) {
 }
 
 func TestARecreatedTopicIsCastFromItsBeginning(t *testing.T) {
-	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	aRecreatedTopicIsCastFromItsBeginning(t, newRig(t))
+}
+
+func aRecreatedTopicIsCastFromItsBeginning(t *testing.T, r *rig) {
+	t.Helper()
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	g := r.gate("n1", time.Hour)
@@ -183,8 +198,11 @@ func TestARecreatedTopicIsCastFromItsBeginning(t *testing.T) {
 	g.answered(topic, 0, e)
 	r.write(topic, 0, 100)
 	g.covered(topic, 0, e, 0, 100)
-	for range 3 {
+	for i := range 3 {
 		require.NoError(t, r.env.Client.DeleteTopic(t.Context(), topic))
+		if i > 0 {
+			f.owns(0) // it was away long enough for the group to forget it, as Kafka has
+		}
 		r.env.Create(t, topic, 1)
 		r.write(topic, 0, 7)
 		g.covered(topic, 0, e, 0, 7)
@@ -199,7 +217,7 @@ func TestARecreatedTopicIsCastFromItsBeginning(t *testing.T) {
 // was followed: it is cast from its end, and gateways read the rest themselves.
 func TestATopicRecreatedWhileNobodyLookedIsCastAsANewOne(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	g := r.gate("n1", time.Hour)
@@ -218,9 +236,11 @@ func TestATopicRecreatedWhileNobodyLookedIsCastAsANewOne(t *testing.T) {
 	g.check()
 }
 
-func TestNewTopicsAndPartitionsAreFound(t *testing.T) {
-	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+func TestNewTopicsAndPartitionsAreFound(t *testing.T) { newTopicsAndPartitionsAreFound(t, newRig(t)) }
+
+func newTopicsAndPartitionsAreFound(t *testing.T, r *rig) {
+	t.Helper()
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	g := r.gate("n1", time.Hour)
@@ -234,7 +254,7 @@ func TestNewTopicsAndPartitionsAreFound(t *testing.T) {
 	g.covered(topic, 2, e, 0, 20)
 	f.owns(3)
 
-	other := r.env.Topic(t, 1)
+	other := r.topic(1)
 	f.owns(4)
 	e2 := g.want(other, "")
 	g.answered(other, 0, e2)
@@ -243,9 +263,23 @@ func TestNewTopicsAndPartitionsAreFound(t *testing.T) {
 	g.check()
 }
 
+func TestAnInstanceWithoutAnyTopicWaitsForTheFirst(t *testing.T) {
+	r := newRig(t)
+	f := r.start("f1")
+	f.owns(0)
+	topic := r.topic(2)
+	f.owns(2)
+	g := r.gate("n1", time.Hour)
+	e := g.want(topic, "k1")
+	g.answered(topic, 1, e)
+	r.write(topic, 1, 20)
+	g.covered(topic, 1, e, 0, 20)
+	g.check()
+}
+
 func TestAnEndedNodeGetsNothingMore(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	dead, alive := r.gate("n1", time.Hour), r.gate("n2", time.Hour)
@@ -265,7 +299,7 @@ func TestAnEndedNodeGetsNothingMore(t *testing.T) {
 
 func TestANodeWhoseLeaseRunsOutIsEndedForAll(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 2)
+	topic := r.topic(2)
 	f1, f2 := r.start("f1"), r.start("f2")
 	f1.owns(1)
 	f2.owns(1)
@@ -295,8 +329,12 @@ func TestANodeWhoseLeaseRunsOutIsEndedForAll(t *testing.T) {
 }
 
 func TestANodeThatCannotBeWrittenToStallsNobody(t *testing.T) {
-	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	aNodeThatCannotBeWrittenToStallsNobody(t, newRig(t))
+}
+
+func aNodeThatCannotBeWrittenToStallsNobody(t *testing.T, r *rig) {
+	t.Helper()
+	topic := r.topic(1)
 	f := r.start("f1")
 	f.owns(1)
 	good, bad := r.gate("n1", time.Hour), r.gate("n2", time.Hour)
@@ -324,7 +362,7 @@ func TestANodeThatCannotBeWrittenToStallsNobody(t *testing.T) {
 
 func TestInterestsOfManyAreAnsweredTogether(t *testing.T) {
 	r := newRig(t)
-	topic := r.env.Topic(t, 1)
+	topic := r.topic(1)
 	r.start("f1").owns(1)
 	g := r.gate("n1", time.Hour)
 	var recs []broker.AppendRecord
@@ -356,4 +394,20 @@ func TestMistakesInOptionsShowAtOnce(t *testing.T) {
 	require.ErrorContains(t, err, "Client")
 	require.ErrorContains(t, err, "negative")
 	require.ErrorContains(t, err, "QueueBytes")
+}
+
+// The fake is held to the truth.
+func TestTheSameOnApacheKafka(t *testing.T) {
+	env := brokertest.Kafka(t)
+	for name, scenario := range map[string]func(*testing.T, *rig){
+		"EachNodeGetsWhatItWantsInSectionsThatChain":      eachNodeGetsWhatItWantsInSectionsThatChain,
+		"TwoInstancesShareAndHandOver":                    twoInstancesShareAndHandOver,
+		"ACrashedInstanceIsReplacedUnderItsName":          aCrashedInstanceIsReplacedUnderItsName,
+		"ARecreatedTopicIsCastFromItsBeginning":           aRecreatedTopicIsCastFromItsBeginning,
+		"NewTopicsAndPartitionsAreFound":                  newTopicsAndPartitionsAreFound,
+		"ANodeThatCannotBeWrittenToStallsNobody":          aNodeThatCannotBeWrittenToStallsNobody,
+		"RetentionThatPassesARunningPartitionLeavesAHole": retentionThatPassesARunningPartitionLeavesAHole,
+	} {
+		t.Run(name, func(t *testing.T) { scenario(t, newRigOn(t, env)) })
+	}
 }

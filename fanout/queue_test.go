@@ -187,3 +187,17 @@ func TestWhereAPartitionStarts(t *testing.T) {
 		require.Equal(t, tc.end, end, name)
 	}
 }
+
+func TestATopicThatWasMadeAgainHasAHistory(t *testing.T) {
+	h := newHistory()
+	a, b := stream.TopicID{1}, stream.TopicID{2}
+	require.False(t, h.another("t", a))
+	h.note("t", a)
+	h.note("t", a)
+	require.False(t, h.another("t", a))
+	require.True(t, h.another("t", b), "not noted yet")
+	h.note("t", b)
+	h.note("t", stream.TopicID{})
+	require.True(t, h.another("t", b))
+	require.False(t, h.another("u", b))
+}

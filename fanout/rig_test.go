@@ -31,10 +31,11 @@ const patience = 60 * time.Second
 
 // rig is a Kafka, an oracle that knows every event written, and what runs on them.
 type rig struct {
-	t     *testing.T
-	env   *brokertest.Env
-	group string
-	tune  func(*Service) // of instances to come
+	t      *testing.T
+	env    *brokertest.Env
+	group  string
+	prefix string         // of this rig's topics: others may share the Kafka
+	tune   func(*Service) // of instances to come
 
 	mu     sync.Mutex
 	oracle map[stream.TopicID]map[int32][]stream.Record
@@ -52,7 +53,7 @@ func newRigOn(t *testing.T, env *brokertest.Env) *rig {
 	t.Helper()
 	_, err := interestlog.Ensure(t.Context(), env.Client, 1)
 	require.NoError(t, err)
-	return &rig{t: t, env: env, group: brokertest.Name(t, "fanout"), oracle: map[stream.TopicID]map[int32][]stream.Record{}, names: map[stream.TopicID]string{}}
+	return &rig{t: t, env: env, prefix: brokertest.Name(t, "feed") + ".", group: brokertest.Name(t, "fanout"), oracle: map[stream.TopicID]map[int32][]stream.Record{}, names: map[stream.TopicID]string{}}
 }
 
 func (r *rig) topicID(topic string) stream.TopicID {
@@ -61,6 +62,14 @@ func (r *rig) topicID(topic string) stream.TopicID {
 	require.NoError(r.t, err)
 	require.Len(r.t, ts, 1)
 	return ts[0].ID
+}
+
+// topic makes a feed topic.
+func (r *rig) topic(partitions int) string {
+	r.t.Helper()
+	name := r.prefix + brokertest.Name(r.t, "t")
+	r.env.Create(r.t, name, partitions)
+	return name
 }
 
 // write appends n events, keys k0..k9 in turn, and tells the oracle.
@@ -153,7 +162,7 @@ func (r *rig) start(name string, change ...func(*Options)) *instance {
 	in := &instance{rig: r, line: &line{}, done: make(chan error, 1)}
 	c, err := broker.New(broker.Options{Addrs: r.env.Addrs, ClientID: name, Dial: in.line.dial})
 	require.NoError(r.t, err)
-	cat, err := catalog.New(catalog.Options{Client: c, Rules: []catalog.Rule{{Pattern: "*"}}, Refresh: 200 * time.Millisecond})
+	cat, err := catalog.New(catalog.Options{Client: c, Rules: []catalog.Rule{{Pattern: r.prefix + "*"}}, Refresh: 200 * time.Millisecond})
 	require.NoError(r.t, err)
 	o := Options{Logger: testLog(name), Catalog: cat, Client: c, Group: r.group, Instance: name}
 	for _, f := range change {

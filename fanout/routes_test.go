@@ -240,3 +240,20 @@ func BenchmarkRoute(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(recs)), "ns/record")
 }
+
+// A million interests of ten nodes, as at a start.
+func BenchmarkLoadInterests(b *testing.B) {
+	for b.Loop() {
+		bu := newBuilder()
+		var nodes []*target
+		for i := range 10 {
+			nodes = append(nodes, testTarget(bu, fmt.Sprint("n", i)))
+		}
+		for i := range 1_000_000 {
+			bu.add(nodes[i%10], key("quotes", fmt.Sprint("K", i/3)), int64(i))
+		}
+		bu.publish(at(1_000_000))
+		bu.add(nodes[0], key("quotes", "one more"), 1_000_001)
+		bu.publish(at(1_000_001))
+	}
+}
