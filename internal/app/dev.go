@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -60,13 +61,15 @@ type Dev struct {
 	close  []func() error // in reverse, after everything has stopped
 }
 
+const roleDev = "dev"
+
 // devWaiting is when Waiting is called.
 const devWaiting = 3 * time.Second
 
 // NewDev binds every port, then starts what is embedded. Its errors name the
 // address or directory that is taken and the flag that chooses another.
 func NewDev(o DevOptions) (*Dev, error) {
-	d := &Dev{base: newBase("dev", devConfig(o), o.Env), o: o}
+	d := &Dev{base: newBase(roleDev, devConfig(o), o.Env), o: o}
 	if err := d.build(); err != nil {
 		return nil, errors.Join(d.abandon(err), d.release())
 	}
@@ -82,7 +85,7 @@ func devConfig(o DevOptions) *config.Config {
 	c.Gateway.TapeBytes = 64 << 20
 	c.Gateway.ReplayBytes = 64 << 20
 	c.Gateway.Drain = time.Second
-	c.Gateway.Origins = o.Origins
+	c.Gateway.Origins, c.Ingest.Origins = o.Origins, o.Origins
 	if len(o.Kafka) > 0 {
 		c.Kafka.Brokers = o.Kafka
 	} else {
@@ -97,7 +100,7 @@ func (d *Dev) build() error {
 	if err != nil {
 		return err
 	}
-	d.info.HTTP = "http://" + ln.Addr().String()
+	d.info.HTTP = "http://" + reachable(ln)
 	var regLn net.Listener
 	if o.Registry == "" {
 		if regLn, err = d.listen("the embedded registry", o.RegistryListen, "--registry-listen"); err != nil {
@@ -143,6 +146,15 @@ func (d *Dev) startKafka() error {
 	return nil
 }
 
+// reachable is a listener's address as one would type it on this machine.
+func reachable(ln net.Listener) string {
+	a, ok := ln.Addr().(*net.TCPAddr)
+	if !ok || !a.IP.IsUnspecified() {
+		return ln.Addr().String()
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
+}
+
 // portFree asks before the broker reads its data, which can take a second.
 func portFree(addr string) error {
 	ln, err := listen("the embedded broker", addr, "--kafka-listen")
@@ -175,7 +187,7 @@ func (d *Dev) startRegistry(ln net.Listener) error {
 		return embeddedError(fmt.Errorf("the embedded registry: %w", err), d.o)
 	}
 	d.close = append(d.close, reg.Close)
-	url := "http://" + ln.Addr().String()
+	url := "http://" + reachable(ln)
 	d.cfg.Registry.URL, d.info.Registry, d.info.DataDir = url, url, d.o.DataDir
 	d.floor = append(d.floor, newServer("registry server", ln, guardHost(d.o.RegistryListen, reg.Handler()), d.log).part())
 	return nil

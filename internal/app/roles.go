@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -57,14 +58,19 @@ func newBase(role string, cfg *config.Config, env Env) *base {
 	}
 }
 
-// admin binds the admin port and serves it.
+// admin binds the admin port and serves it. On a developer's machine, where
+// browsers run, it answers under its own name only.
 func (b *base) admin(addr string) error {
 	ln, err := b.listen("the admin listener", addr, "--admin-listen")
 	if err != nil {
 		return err
 	}
 	b.adminAddr = ln.Addr().String()
-	b.floor = append(b.floor, newServer("admin server", ln, adminMux(b.health, b.metrics, b.log), b.log).part())
+	h := adminMux(b.health, b.metrics, b.log)
+	if b.role == roleDev {
+		h = guardHost(addr, h)
+	}
+	b.floor = append(b.floor, newServer("admin server", ln, h, b.log).part())
 	return nil
 }
 
@@ -240,6 +246,7 @@ func (b *base) ingestOptions(reg *schemas.Registry) ingest.Options {
 	return ingest.Options{
 		Logger: b.log, Registerer: b.metrics, Catalog: b.catalog, Client: b.client, Registry: reg,
 		MaxBody: i.MaxBody, MaxEvent: int(i.MaxEvent), MaxBuffered: int(i.MaxBuffered), Compression: i.Compression,
+		Timeout: i.Timeout, Origins: i.Origins,
 	}
 }
 
@@ -270,6 +277,7 @@ func (b *base) fanoutOptions() fanout.Options {
 	return fanout.Options{
 		Logger: b.log, Registerer: b.metrics, Catalog: b.catalog, Client: b.client,
 		Group: f.Group, Instance: f.Instance, Session: f.Session, QueueBytes: int(f.QueueBytes), Linger: f.Linger,
+		Replicas: b.cfg.Kafka.Replicas,
 	}
 }
 
@@ -312,15 +320,17 @@ func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service
 		Logger: b.log, Registerer: b.metrics, Catalog: b.catalog, Client: b.client, Registry: reg,
 		Node: nodeName(g.Node), Lease: g.Lease, TapeBytes: int(g.TapeBytes), ReplayBytes: int(g.ReplayBytes),
 		ReplayRate: int(g.ReplayRate), BypassRate: int(g.BypassRate), Linger: g.Linger,
+		Silence: g.Silence, Replicas: b.cfg.Kafka.Replicas,
 	})
 	if err != nil {
 		return nil, nil, b.abandon(fmt.Errorf("gateway: %w", err))
 	}
 	room, err := gateway.New(gateway.Options{
 		Logger: b.log, Registerer: b.metrics, Feed: tapes,
-		Origins: g.Origins, RequireOrigin: g.RequireOrigin,
-		MaxSessions: g.MaxSessions, MaxPerIP: g.MaxPerIP, MaxSubs: g.MaxSubs, MaxCommand: int(g.MaxCommand),
-		CommandRate: g.CommandRate, CommandBurst: g.CommandBurst,
+		Origins: g.Origins, RequireOrigin: g.RequireOrigin, TrustedProxies: g.Proxies,
+		MaxSessions: g.MaxSessions, MaxPerIP: g.MaxPerIP, MaxSubs: g.MaxSubs, MaxPartitions: g.MaxPartitions,
+		MaxCommand: int(g.MaxCommand), CommandRate: g.CommandRate, CommandBurst: g.CommandBurst, MaxLag: g.MaxLag,
+		SnapshotKeys: g.SnapshotKeys, SnapshotBytes: g.SnapshotBytes, SnapshotsBytes: g.AllSnapshots, Hold: hold(g.Hold),
 		Heartbeat: g.Heartbeat, Ping: g.Ping, Drain: g.Drain, WriteTimeout: g.WriteTimeout,
 	})
 	if err != nil {
@@ -328,6 +338,14 @@ func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service
 	}
 	b.health.checks = append(b.health.checks, check{"feed", tapes.Ready})
 	return tapes, room, nil
+}
+
+// hold is the gateway's word for a configured 0s, which is "none" and not "default".
+func hold(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 // nodeName is the configured name, or the host's in Kafka's alphabet.

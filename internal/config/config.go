@@ -9,7 +9,10 @@
 // the file and has no goroutines.
 package config
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Config is everything a production role can be told. Sizes are in bytes.
 type Config struct {
@@ -26,6 +29,7 @@ type Config struct {
 type Kafka struct {
 	Brokers  []string // host:port of bootstrap brokers
 	ClientID string
+	Replicas int // of the topics that tapecast makes for itself; 0 = the cluster's default
 }
 
 // Registry says where the schema registry is.
@@ -55,6 +59,8 @@ type Ingest struct {
 	MaxEvent    int64
 	MaxBuffered int64
 	Compression string
+	Timeout     time.Duration
+	Origins     []string
 }
 
 // Fanout is the section of the fanout role.
@@ -80,12 +86,20 @@ type Gateway struct {
 	Linger        time.Duration
 	Origins       []string
 	RequireOrigin bool
+	Proxies       []netip.Prefix
 	MaxSessions   int
 	MaxPerIP      int
 	MaxSubs       int
+	MaxPartitions int
 	MaxCommand    int64
 	CommandRate   float64
 	CommandBurst  int
+	MaxLag        time.Duration
+	SnapshotKeys  int
+	SnapshotBytes int64
+	AllSnapshots  int64
+	Hold          time.Duration
+	Silence       time.Duration
 	Heartbeat     time.Duration
 	Ping          time.Duration
 	Drain         time.Duration
@@ -118,7 +132,7 @@ func Default() *Config {
 		Log:      Log{Level: "info", Format: "text"},
 		Ingest: Ingest{
 			Listen: DefaultListen, AdminListen: "127.0.0.1:8091",
-			MaxBody: 8 * mib, MaxEvent: 64 * kib, MaxBuffered: 64 * mib, Compression: "snappy",
+			MaxBody: 8 * mib, MaxEvent: 64 * kib, MaxBuffered: 64 * mib, Compression: "snappy", Timeout: 10 * time.Second,
 		},
 		Fanout: Fanout{
 			AdminListen: "127.0.0.1:8092", Group: DefaultGroup,
@@ -128,7 +142,8 @@ func Default() *Config {
 			Listen: DefaultListen, AdminListen: "127.0.0.1:8093",
 			Lease: 10 * time.Second, TapeBytes: 256 * mib, ReplayBytes: 128 * mib,
 			ReplayRate: 64 * mib, BypassRate: 16 * mib, Linger: 5 * time.Second,
-			MaxSessions: 20000, MaxSubs: 256, MaxCommand: 64 * kib, CommandRate: 20, CommandBurst: 256,
+			MaxSessions: 20000, MaxSubs: 256, MaxPartitions: 8192, MaxCommand: 64 * kib, CommandRate: 20, CommandBurst: 256,
+			SnapshotKeys: 100_000, SnapshotBytes: 32 * mib, AllSnapshots: 256 * mib, Hold: 10 * time.Millisecond, Silence: 2 * time.Second,
 			Heartbeat: 5 * time.Second, Ping: 30 * time.Second, Drain: 8 * time.Second, WriteTimeout: 30 * time.Second,
 		},
 	}

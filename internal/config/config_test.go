@@ -142,7 +142,7 @@ func TestTopicsInTheirShortForm(t *testing.T) {
 func TestPrintedConfigurationReadsBack(t *testing.T) {
 	in := Input{Role: RoleGateway, Flags: map[string]string{
 		"topics": "fx=quotes:json,!secret-*", "kafka": "a:1,b:2", "origins": "https://a.example,http://b.example:8080",
-		"tape-bytes": "3MiB", "drain": "90s", "require-origin": "true", "command-rate": "0.5",
+		"tape-bytes": "3MiB", "drain": "90s", "require-origin": "true", "command-rate": "0.5", "trusted-proxies": "10.1.2.3/8,::1",
 	}}
 	l, err := Load(in)
 	require.NoError(t, err)

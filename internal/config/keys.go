@@ -62,6 +62,7 @@ func (c *Config) commonKeys() []key {
 			stringsValue{&c.Kafka.Brokers, "host:port, or several", CheckBroker}},
 		{"kafka.client_id", "how this process names itself to Kafka",
 			stringValue{&c.Kafka.ClientID, "letters, digits, dots, dashes and underscores", checkKafkaName}},
+		{"kafka.replicas", "replicas of the topics that tapecast makes for itself; 0 = the cluster's default", intValue{&c.Kafka.Replicas, 0, 100}},
 		{"registry.url", "base URL of the schema registry (Confluent's REST API); empty when no topic needs one",
 			stringValue{&c.Registry.URL, "a URL such as http://registry:8081, or nothing", func(s string) error {
 				if s == "" {
@@ -80,6 +81,10 @@ const wantAddr = "host:port"
 
 func addr(p *string) value { return stringValue{p, wantAddr, checkAddr} }
 
+func originsValue(p *[]string) value {
+	return stringsValue{p, "scheme://host[:port], several, or *", checkOrigin}
+}
+
 func (c *Config) ingestKeys() []key {
 	i := &c.Ingest
 	return []key{
@@ -90,6 +95,8 @@ func (c *Config) ingestKeys() []key {
 		{"ingest.max_buffered", "bytes that may wait for Kafka, over all requests", bytesValue{&i.MaxBuffered, mib, 64 * gib}},
 		{"ingest.compression", "compression of the batches in feed topics",
 			enumValue{&i.Compression, []string{"snappy", "gzip", "zstd", "none"}}},
+		{"ingest.timeout", "how long a request waits for Kafka's verdict", durationValue{&i.Timeout, 100 * time.Millisecond, 10 * time.Minute}},
+		{"ingest.origins", "web origins whose pages may post besides those of the own origin", originsValue(&i.Origins)},
 	}
 }
 
@@ -109,7 +116,7 @@ func (c *Config) fanoutKeys() []key {
 		{"fanout.session", "how long a silent instance keeps its partitions (Kafka's least is 6s)",
 			durationValue{&f.Session, time.Second, 5 * time.Minute}},
 		{"fanout.queue_bytes", "bytes queued for one gateway before it is cut and left to read by itself",
-			bytesValue{&f.QueueBytes, 64 * kib, 4 * gib}},
+			bytesValue{&f.QueueBytes, 4 * mib, 4 * gib}},
 		{"fanout.linger", "how long deliveries are gathered; 0s = by the number of gateways",
 			durationValue{&f.Linger, 0, time.Second}},
 	}
@@ -129,14 +136,22 @@ func (c *Config) gatewayKeys() []key {
 		{"gateway.bypass_rate", "bytes a second read from Kafka while the fan-out tier is away", bytesValue{&g.BypassRate, 64 * kib, 1 << 40}},
 		{"gateway.linger", "how long an interest lives on after its last subscription", durationValue{&g.Linger, time.Millisecond, 10 * time.Minute}},
 		{"gateway.origins", "web origins that may connect besides the gateway's own; * = any",
-			stringsValue{&g.Origins, "scheme://host[:port], several, or *", checkOrigin}},
+			originsValue(&g.Origins)},
 		{"gateway.require_origin", "refuse requests without an Origin header (all that is no browser)", boolValue{&g.RequireOrigin}},
+		{"gateway.trusted_proxies", "networks whose X-Forwarded-For is believed for max_per_ip", prefixesValue{&g.Proxies}},
 		{"gateway.max_sessions", "connections at once", intValue{&g.MaxSessions, 1, 10_000_000}},
 		{"gateway.max_per_ip", "connections at once from one address; 0 = no limit", intValue{&g.MaxPerIP, 0, 10_000_000}},
 		{"gateway.max_subs", "subscriptions of one connection", intValue{&g.MaxSubs, 1, 1_000_000}},
+		{"gateway.max_partitions", "partitions that the subscriptions of one connection follow", intValue{&g.MaxPartitions, 1, 10_000_000}},
 		{"gateway.max_command", "largest command of a client", bytesValue{&g.MaxCommand, 256, 16 * mib}},
 		{"gateway.command_rate", "commands a second of one connection, sustained", floatValue{&g.CommandRate, 0.01, 1e6}},
 		{"gateway.command_burst", "commands of one connection at once", intValue{&g.CommandBurst, 1, 1_000_000}},
+		{"gateway.max_lag", "a live subscription that is behind for longer ends its connection; 0s = no limit", durationValue{&g.MaxLag, 0, 24 * time.Hour}},
+		{"gateway.snapshot_keys", "keys of one snapshot", intValue{&g.SnapshotKeys, 1, 100_000_000}},
+		{"gateway.snapshot_bytes", "memory of one snapshot", bytesValue{&g.SnapshotBytes, kib, 1 << 40}},
+		{"gateway.all_snapshots_bytes", "memory of all snapshots that are being made", bytesValue{&g.AllSnapshots, kib, 1 << 40}},
+		{"gateway.hold", "how long events wait after a write, to leave together; 0s = not at all", durationValue{&g.Hold, 0, 10 * time.Second}},
+		{"gateway.silence", "how long a partition may go unconfirmed by the fan-out until it is read from Kafka", durationValue{&g.Silence, 100 * time.Millisecond, time.Minute}},
 		{"gateway.heartbeat", "how often a client is told how far it is covered", durationValue{&g.Heartbeat, 100 * time.Millisecond, 10 * time.Minute}},
 		{"gateway.ping", "how often a connection is probed", durationValue{&g.Ping, time.Second, 10 * time.Minute}},
 		{"gateway.drain", "clients of a gateway that stops are told to come back spread over this time", durationValue{&g.Drain, time.Millisecond, 10 * time.Minute}},

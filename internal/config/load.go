@@ -217,7 +217,7 @@ func word(v value) string {
 		return "DURATION"
 	case intValue, floatValue:
 		return "N"
-	case stringsValue, rulesValue:
+	case stringsValue, rulesValue, prefixesValue:
 		return "LIST"
 	case enumValue:
 		return "WORD"

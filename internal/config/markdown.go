@@ -89,7 +89,8 @@ const markdownTail = "\n## Topics\n\n" +
 	"## Listeners\n\n" +
 	"Nothing listens beyond loopback unless you say so. `/healthz` (the process lives) and `/readyz` (it can work; its answer\n" +
 	"names what is missing and why) are on both listeners of a role; `/metrics` and `/debug/pprof/` only on the admin one.\n" +
-	"A role that starts while Kafka or the registry is away keeps running, is not ready, and recovers by itself.\n\n" +
+	"A role that starts while Kafka or the registry is away keeps running, is not ready, and recovers by itself. A registry that\n" +
+	"goes away later does not make a role unready: known schemas go on.\n\n" +
 	"The first SIGTERM or SIGINT stops a role in order: a gateway sends its clients away first, an ingest finishes its requests,\n" +
 	"then what stands below them ends. A second signal cuts that short. Exit codes: 0 stopped cleanly, 1 failed, 2 a mistake in the\n" +
 	"command line or the configuration.\n\n" +

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -185,6 +186,40 @@ func (v stringsValue) setList(items []string) error {
 		}
 	}
 	*v.p = items
+	return nil
+}
+
+// prefixesValue is a list of networks, or of single addresses.
+type prefixesValue struct{ p *[]netip.Prefix }
+
+func (v prefixesValue) expect() string {
+	return "a network such as 10.0.0.0/8, or an address, or several"
+}
+
+func (v prefixesValue) String() string {
+	words := make([]string, len(*v.p))
+	for i, n := range *v.p {
+		words[i] = n.String()
+	}
+	return strings.Join(words, ",")
+}
+
+func (v prefixesValue) Set(s string) error { return v.setList(splitList(s)) }
+
+func (v prefixesValue) setList(items []string) error {
+	var out []netip.Prefix
+	for _, it := range items {
+		n, err := netip.ParsePrefix(it)
+		if err != nil {
+			a, aerr := netip.ParseAddr(it)
+			if aerr != nil {
+				return fmt.Errorf("holds %q, which is no network", it)
+			}
+			n = netip.PrefixFrom(a, a.BitLen())
+		}
+		out = append(out, n.Masked())
+	}
+	*v.p = out
 	return nil
 }
 

@@ -158,7 +158,7 @@ func (r *fileReader) list(k key, n *yaml.Node, where string, src Source) {
 		r.problem("%s: is a list; expected %s", where, k.value.expect())
 		return
 	}
-	items := []string{}
+	var items []string
 	for _, it := range n.Content {
 		it = resolve(it)
 		if it.Kind != yaml.ScalarNode || isNull(it) {
