@@ -162,22 +162,24 @@ func readBody(r io.Reader, buf []byte, size int) ([]byte, error) {
 }
 
 // ask sends a request and returns its answer, past the header. Where asking
-// twice does no harm a broken connection is replaced a few times: after a
-// broker's restart each pooled connection breaks once.
+// twice does no harm a broken connection is replaced: after a broker's restart
+// each pooled connection breaks once.
 func (c *Client) ask(ctx context.Context, r request) (*answer, error) {
-	const tries = 8
+	const tries, many = 30, 10
 	for try := 1; ; try++ {
 		a, err := c.askOnce(ctx, r)
 		if err == nil || ctx.Err() != nil {
 			return a, err
 		}
-		if disconnected(err) {
+		// The transport has to find the brokers again after a drop, so that
+		// comes late: when there are many broken ones, or when one is silent.
+		if disconnected(err) && try%many == 0 || errors.Is(err, context.DeadlineExceeded) {
 			c.dropIdle()
 		}
 		if !r.again || !disconnected(err) || try == tries {
 			return nil, err
 		}
-		if !sleep(ctx, time.Duration(try-1)*5*time.Millisecond) {
+		if !sleep(ctx, time.Duration(try/3)*5*time.Millisecond) {
 			return nil, ctx.Err()
 		}
 	}
@@ -207,8 +209,7 @@ func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	return a, nil
 }
 
-// dropIdle closes the pooled connections, which a broker's restart has made
-// useless, at most once a second.
+// dropIdle closes the pooled connections, at most once a second.
 func (c *Client) dropIdle() {
 	now, last := time.Now().UnixNano(), c.lastDrop.Load()
 	if now-last > int64(time.Second) && c.lastDrop.CompareAndSwap(last, now) {
