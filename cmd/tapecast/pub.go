@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -133,7 +134,9 @@ func (f *pubFlags) publish(ctx context.Context, sys system, o publish.Options) e
 	o.First = func(t time.Time) { warnRetention(ctx, out, client, o.Topic, t) }
 
 	producer := client.NewProducer(broker.ProducerOptions{})
-	o.Producer = producer
+	o.Producer = &patientProducer{producer, func() {
+		out.note("waiting for Kafka at " + f.conn.kafka + " (Ctrl-C gives up)")
+	}}
 	pctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives Ctrl-C: the last rows are still sent
 	var g errgroup.Group
 	g.Go(func() error { return producer.Run(pctx) })
@@ -143,6 +146,21 @@ func (f *pubFlags) publish(ctx context.Context, sys system, o publish.Options) e
 		err = perr
 	}
 	return out.end(stats, err)
+}
+
+// slowKafka is when somebody who waits for Kafka is told so.
+const slowKafka = 5 * time.Second
+
+// patientProducer says so when Kafka takes long to answer.
+type patientProducer struct {
+	publish.Producer
+	waiting func()
+}
+
+// Produce is the Producer's.
+func (p *patientProducer) Produce(ctx context.Context, topic string, recs []broker.ProduceRecord) ([]broker.Produced, error) {
+	defer time.AfterFunc(slowKafka, p.waiting).Stop()
+	return p.Producer.Produce(ctx, topic, recs)
 }
 
 // prepare makes sure that the topic is there and has a schema.
@@ -237,9 +255,11 @@ type pubReport struct {
 	out, err io.Writer
 	topic    string
 	tty      bool
-	shown    time.Time
 	every    time.Duration
-	line     bool // a progress line stands on the terminal
+	shown    time.Time // owned by the goroutine that runs publish.Run
+
+	mu   sync.Mutex
+	line bool // guarded by mu; a progress line stands on the terminal
 }
 
 func newPubReport(sys system, topic string) *pubReport {
@@ -255,6 +275,8 @@ func (r *pubReport) progress(s publish.Stats) {
 		return
 	}
 	r.shown = time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	text := fmt.Sprintf("%s rows, %s/s", group(s.Sent), group(rate(s)))
 	if s.Skipped > 0 {
 		text += fmt.Sprintf(", %s skipped", group(s.Skipped))
@@ -269,11 +291,13 @@ func (r *pubReport) progress(s publish.Stats) {
 
 // note writes a line of its own.
 func (r *pubReport) note(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.clear()
 	fmt.Fprintln(r.err, text)
 }
 
-// clear takes the progress line away.
+// clear takes the progress line away. mu is held.
 func (r *pubReport) clear() {
 	if r.line {
 		fmt.Fprint(r.err, "\r\x1b[K")
@@ -289,6 +313,8 @@ func rate(s publish.Stats) int64 {
 
 // end writes the counts and the last offsets, also after an error.
 func (r *pubReport) end(s publish.Stats, err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	stopped := errors.Is(err, context.Canceled)
 	r.clear()
 	if err != nil && !stopped {

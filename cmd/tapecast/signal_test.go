@@ -71,7 +71,7 @@ func TestASecondSignalCutsTheStopShort(t *testing.T) {
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	req.Header.Set("Expect", "100-continue") // the body is not read before the server asks for it
-	go func() { // an upload that never ends keeps the process from stopping at once
+	go func() {                              // an upload that never ends keeps the process from stopping at once
 		if res, err := http.DefaultClient.Do(req); err == nil {
 			_ = res.Body.Close()
 		}

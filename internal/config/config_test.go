@@ -124,6 +124,11 @@ func TestARoleWithoutTopicsSaysWhatToDo(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestSettingsMustFitEachOther(t *testing.T) {
+	_, err := Load(Input{Role: RoleIngest, Flags: map[string]string{"topics": "*", "max-body": "32MiB"}})
+	require.ErrorContains(t, err, "ingest.max_buffered: 64MiB is less than 4 times ingest.max_body (32MiB)")
+}
+
 func TestTopicsInTheirShortForm(t *testing.T) {
 	l, err := Load(Input{Role: RoleGateway, Environ: []string{"TAPECAST_TOPICS=!secret-*, fx=quotes, m-*:json, old:avro:/etc/old.avsc"}})
 	require.NoError(t, err)

@@ -58,6 +58,7 @@ func Load(in Input) (*Loaded, error) {
 	b.flags(in.Flags)
 	if len(b.problems) == 0 {
 		b.require()
+		b.together()
 	}
 	if len(b.problems) > 0 {
 		return nil, b.problems
@@ -182,6 +183,17 @@ func (b *builder) require() {
 	if b.l.Registry.URL == "" && b.role != RoleFanout && slices.ContainsFunc(b.l.Topics, Topic.needsRegistry) {
 		b.problem("registry.url: is empty, but a topic's values are read by the registry's schemas; " +
 			"say --registry http://host:8081, or give the topic another format")
+	}
+}
+
+// minBodies is how many of the largest requests must fit the bytes that may wait.
+const minBodies = 4
+
+// together checks what settings must hold with each other.
+func (b *builder) together() {
+	if i := b.l.Ingest; i.MaxBuffered < minBodies*i.MaxBody {
+		b.problem("ingest.max_buffered: %s is less than %d times ingest.max_body (%s); raise it or lower ingest.max_body",
+			FormatBytes(i.MaxBuffered), minBodies, FormatBytes(i.MaxBody))
 	}
 }
 
