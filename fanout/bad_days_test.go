@@ -186,3 +186,13 @@ func TestRoomsEndWithTheirContextWhateverHappens(t *testing.T) {
 	}
 	g.check()
 }
+
+func TestAPartitionThatOthersCastFurtherGoesOnWhereTheyAre(t *testing.T) {
+	id := stream.TopicID{1}
+	p := &partition{book: &book{id: id, chains: coverage.NewChains(id, 0, 1, 100)}}
+	require.False(t, p.overtaken(broker.Committed{Offset: -1}))
+	require.False(t, p.overtaken(broker.Committed{Offset: 100, Metadata: id.String()}))
+	require.True(t, p.overtaken(broker.Committed{Offset: 101, Metadata: id.String()}))
+	require.False(t, p.overtaken(broker.Committed{Offset: 101, Metadata: "another"}))
+	require.False(t, (&partition{}).overtaken(broker.Committed{Offset: 101, Metadata: id.String()}))
+}

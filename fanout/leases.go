@@ -196,10 +196,12 @@ func (j *janitor) end(ctx context.Context, expired []string) error {
 	recs := make([]interest.Record, 0, len(expired))
 	for _, inc := range expired {
 		recs = append(recs, interest.Record{Kind: interest.KindEnd, Incarnation: inc})
-		j.log.Warn("lease ran out, node is ended", "incarnation", inc)
 	}
 	if err := j.write(ctx, recs); err != nil {
 		return err
+	}
+	for _, inc := range expired {
+		j.log.Warn("lease ran out, node is ended", "incarnation", inc)
 	}
 	j.metrics.leasesEnded.Add(float64(len(expired)))
 	return nil

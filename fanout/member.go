@@ -60,7 +60,7 @@ func (m *member) assigned(gen *broker.Generation) {
 	clear(m.followed)
 	stopped, started := 0, 0
 	for tp, p := range m.owned {
-		if _, keep := gen.Assigned[tp]; keep {
+		if c, keep := gen.Assigned[tp]; keep && !p.overtaken(c) {
 			p.setGeneration(gen.ID)
 			continue
 		}

@@ -171,6 +171,15 @@ func (p *partition) setGeneration(g int32) {
 	}
 }
 
+// overtaken tells whether somebody else has cast the partition further than we
+// did: it was theirs while nobody could tell us (a freeze, a cut line). Then it
+// starts anew at their commit, rather than to say it all again.
+func (p *partition) overtaken(c broker.Committed) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.book != nil && c.Metadata == p.book.id.String() && c.Offset > p.book.chains.Next()
+}
+
 // follow reads on until the topic is another one or the position is not in the
 // log; that is its error. Others are retried with backoff.
 func (p *partition) follow(ctx context.Context, id stream.TopicID, retry *backoff) error {

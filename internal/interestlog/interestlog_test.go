@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/brokertest"
@@ -228,4 +230,31 @@ func TestWaitsForATopicThatIsNotThereYet(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	require.Equal(t, []string{"1"}, f.ids)
+}
+
+// What the cleaner removed from the log's head is superseded, so whoever was
+// away meanwhile goes on at the first record there is; a new reader begins there.
+func TestBeginsAtTheFirstRecordThatIsThere(t *testing.T) {
+	env := brokertest.Start(t)
+	_, err := interestlog.Ensure(t.Context(), env.Client, 1)
+	require.NoError(t, err)
+	write(t, env.Client, add("1"), add("2"), add("3"), add("4"))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(env.Addrs...))
+	require.NoError(t, err)
+	defer cl.Close()
+	offsets := kadm.Offsets{}
+	offsets.AddOffset(interest.Topic, 0, 2, -1)
+	_, err = kadm.NewClient(cl).DeleteRecords(t.Context(), offsets)
+	require.NoError(t, err)
+	b, err := env.Client.Bounds(t.Context(), interest.Topic, []int32{0})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, b[0].Start)
+
+	f := newFolder()
+	fo := follow(t, env.Client, f)
+	require.NoError(t, fo.Sync(t.Context()))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.Equal(t, []string{"3", "4"}, f.ids)
+	require.Len(t, f.resets, 1)
 }
