@@ -10,9 +10,13 @@ import (
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
-// maxKeys is how many keys of a topic this node wants one by one; beyond it, it
-// wants the topic.
-const maxKeys = 50_000
+// A node wants at most maxKeys keys of a topic one by one; beyond it, it wants
+// the topic. Each is kept per partition, so that there are fewer of a topic
+// with many partitions.
+const (
+	maxKeys    = 50_000
+	maxEntries = 2_000_000
+)
 
 // interest is what this node wants: a key of a topic, or all of it. Its id in
 // the views is its own for its whole life. Under which id it stands in the
@@ -70,7 +74,8 @@ func (b *book) poke() {
 // acquire takes a reference to the interests that a filter needs, and makes
 // those that are missing. The book is locked.
 func (b *book) acquire(t *topic, f *filter) []*interest {
-	if f.all || t.whole != nil || f.long || len(t.byKey)+len(f.keys) > maxKeys {
+	limit := min(maxKeys, maxEntries/max(1, len(*t.inst.Load().parts.Load())))
+	if f.all || t.whole != nil || f.long || len(t.byKey)+len(f.keys) > limit {
 		return []*interest{b.ref(t, nil)}
 	}
 	its := make([]*interest, 0, len(f.keys))

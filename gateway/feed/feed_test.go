@@ -5,7 +5,10 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"github.com/tapecast/tapecast/internal/catalog"
 	ilog "github.com/tapecast/tapecast/internal/interest"
 	"github.com/tapecast/tapecast/internal/stream"
+	"github.com/tapecast/tapecast/schemas"
 )
 
 func upFrom(from, to int64) (out []int64) {
@@ -527,4 +531,49 @@ func TestScanReadsToTheEnd(t *testing.T) {
 	bs, err := c.sub.Bounds(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, broker.Bounds{Start: 0, End: 3001}, bs[0])
+}
+
+func TestSubsAreWokenWhenASchemaCame(t *testing.T) {
+	var away atomic.Bool
+	away.Store(true)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if away.Load() {
+			http.Error(w, "away", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte(`{"schema":"\"long\""}`))
+	}))
+	t.Cleanup(srv.Close)
+	reg, err := schemas.NewRegistry(schemas.RegistryOptions{URL: srv.URL})
+	require.NoError(t, err)
+	b := newBench(t, func(o *Options) {
+		o.Registry = reg
+		o.Catalog, err = catalog.New(catalog.Options{Client: o.Client, Rules: []catalog.Rule{{Pattern: "*"}}})
+		require.NoError(t, err)
+	})
+	topic := b.topic(1)
+	_, err = b.env.Client.Append(t.Context(), topic, 0, []broker.AppendRecord{
+		{Value: append(schemas.AppendWireHeader(nil, 1), 4)}, {Value: nil}, {Value: []byte("rubbish")},
+	})
+	require.NoError(t, err)
+	c := b.open(topic)
+	var evs []*Event
+	c.wait("events", func() bool {
+		evs = append(evs, c.sub.Read(0, 0, 10).Events...)
+		return len(evs) > 0
+	})
+	_, err = evs[0].Frame(FormText)
+	require.ErrorIs(t, err, errSchemaAway)
+	null, err := evs[1].Frame(FormText)
+	require.NoError(t, err)
+	require.Contains(t, string(null), `"data":null`)
+	_, err = evs[2].Frame(FormText)
+	require.ErrorAs(t, err, new(*schemas.PoisonError))
+	away.Store(false)
+	var frame []byte
+	c.wait("schema", func() bool {
+		frame, err = evs[0].Frame(FormText)
+		return err == nil
+	})
+	require.Contains(t, string(frame), `"data":2`)
 }

@@ -42,7 +42,12 @@ type bench struct {
 
 func newBench(t *testing.T, change func(*Options)) *bench {
 	t.Helper()
-	env := brokertest.Start(t)
+	var env *brokertest.Env
+	if os.Getenv("FEED_TEST_ON_KAFKA") == "1" {
+		env = brokertest.Kafka(t) // one test at a time: -parallel 1
+	} else {
+		env = brokertest.Start(t)
+	}
 	b := &bench{t: t, env: env}
 	cat, err := catalog.New(catalog.Options{
 		Client: env.Client, Rules: []catalog.Rule{{Pattern: "*", Format: "string"}}, Refresh: 200 * time.Millisecond, Logger: testLogger(),
@@ -57,7 +62,7 @@ func newBench(t *testing.T, change func(*Options)) *bench {
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = func() { cancel(); wg.Wait() }
-	wg.Go(func() { _ = cat.Run(ctx) })
+	wg.Go(func() { _ = o.Catalog.Run(ctx) })
 	wg.Go(func() {
 		if err := b.feed.Run(ctx); err != nil {
 			t.Errorf("feed ended: %v", err)

@@ -271,7 +271,7 @@ func (l *life) deliveryLoop(ctx context.Context, inc *incarnation) error {
 	r := l.open(inc.delivery, inc.deliveryID)
 	defer r.Close()
 	gone := func(ctx context.Context) error { return l.gone(ctx, inc.delivery, inc.deliveryID, errDeliveryGone) }
-	return l.follow(ctx, r, 0, gone, func(rec *stream.Record) error {
+	return l.follow(ctx, r, 0, gone, nil, func(rec *stream.Record) error {
 		l.deliver(inc, rec.Value)
 		return nil
 	})
@@ -286,7 +286,9 @@ func (l *life) watchLoop(ctx context.Context, inc *incarnation, from int64) erro
 	r := l.open(ilog.Topic, inc.log)
 	defer r.Close()
 	gone := func(ctx context.Context) error { return l.gone(ctx, ilog.Topic, inc.log, errLogChanged) }
-	return l.follow(ctx, r, from, gone, func(rec *stream.Record) error {
+	// A log that has shrunk has lost interests, and its offsets mean other
+	// records from now on: it is another log, whatever its id.
+	return l.follow(ctx, r, from, gone, errLogChanged, func(rec *stream.Record) error {
 		if rec.Value != nil && bytes.Equal(rec.Key, end) {
 			return errEnded
 		}
@@ -310,8 +312,9 @@ const (
 )
 
 // follow hands every record from an offset on to fn, until fn or ctx says no.
-// What retention has removed is passed over: coverage makes it a gap.
-func (l *life) follow(ctx context.Context, r reader, from int64, gone func(context.Context) error, fn func(*stream.Record) error) error {
+// What retention has removed is passed over: coverage makes it a gap. A topic
+// that ends before what was read is begun anew, or the error shrunk.
+func (l *life) follow(ctx context.Context, r reader, from int64, gone func(context.Context) error, shrunk error, fn func(*stream.Record) error) error {
 	back := newBackoff(20*time.Millisecond, time.Second)
 	for ctx.Err() == nil {
 		span, err := r.Read(ctx, from, followBytes, followWait)
@@ -321,6 +324,9 @@ func (l *life) follow(ctx context.Context, r reader, from int64, gone func(conte
 			}
 			if oor, ok := errors.AsType[*stream.OutOfRangeError](err); ok {
 				l.counts.jumps.Inc()
+				if from > oor.End && shrunk != nil {
+					return shrunk
+				}
 				from = oor.Start
 			}
 			if errors.Is(err, stream.ErrTopicChanged) || errors.Is(err, stream.ErrUnknownTopic) {

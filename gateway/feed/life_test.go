@@ -264,3 +264,40 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+func TestFollowingPassesOverWhatIsGone(t *testing.T) {
+	l := testLife(&fakeCluster{}, newBook(0))
+	log := newFakeLog(20, 5)
+	log.start = 10
+	stop := errors.New("stop")
+	var got []int64
+	fn := func(r *stream.Record) error {
+		if got = append(got, r.Offset); r.Offset == 19 {
+			return stop
+		}
+		return nil
+	}
+	never := func(context.Context) error { return nil }
+	require.ErrorIs(t, l.follow(t.Context(), log, 0, never, nil, fn), stop)
+	require.Equal(t, log.want(10, 20, newFilter(nil)), got)
+	require.ErrorIs(t, l.follow(t.Context(), log, 30, never, errLogChanged, fn), errLogChanged, "a log that shrank is another")
+	got = nil
+	require.ErrorIs(t, l.follow(t.Context(), log, 30, never, nil, fn), stop)
+	require.Equal(t, log.want(10, 20, newFilter(nil)), got, "begun anew")
+	log.err = fmt.Errorf("read: %w", stream.ErrTopicChanged)
+	gone := func(context.Context) error { return l.gone(t.Context(), "t", stream.TopicID{2}, errDeliveryGone) }
+	require.ErrorIs(t, l.follow(t.Context(), log, 10, gone, nil, fn), errDeliveryGone)
+}
+
+func TestAQueueIsBoundedInBytes(t *testing.T) {
+	m := newMailbox()
+	big := stream.Section{Deliveries: []stream.Record{{Value: make([]byte, maxQueued/2)}}}
+	require.True(t, m.section(tagged{1, big}))
+	require.False(t, m.section(tagged{1, big}))
+	m.post(nil)
+	ops, secs := m.take()
+	require.Len(t, ops, 1)
+	require.Len(t, secs, 1)
+	big.Deliveries[0].Value = make([]byte, 2*maxQueued)
+	require.True(t, m.section(tagged{1, big}), "one always fits")
+}
