@@ -81,7 +81,7 @@ func TestAPartThatDoesNotStopIsNamedAndLeftBehind(t *testing.T) {
 
 func TestReadyzNamesWhatIsMissing(t *testing.T) {
 	away := errors.New("connection refused")
-	var answer error = away
+	answer := away
 	h := &health{checks: []check{{"kafka", func() error { return answer }}, {"feed", func() error { return nil }}}}
 	mux := http.NewServeMux()
 	h.register(mux)

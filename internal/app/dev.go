@@ -243,7 +243,7 @@ func (d *Dev) Info() DevInfo {
 
 // Run runs everything until ctx ends, then stops it in order.
 func (d *Dev) Run(ctx context.Context) error {
-	err := d.base.run(ctx, d.stages...)
+	err := d.run(ctx, d.stages...)
 	return errors.Join(err, d.release())
 }
 

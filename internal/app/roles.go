@@ -187,7 +187,7 @@ type Role struct {
 }
 
 // Run serves until ctx ends, then stops in order.
-func (r *Role) Run(ctx context.Context) error { return r.base.run(ctx, r.stages...) }
+func (r *Role) Run(ctx context.Context) error { return r.run(ctx, r.stages...) }
 
 // Addr is the public listen address, "" if there is none.
 func (r *Role) Addr() string {

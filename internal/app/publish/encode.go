@@ -267,7 +267,8 @@ func (e *encoder) fromCSV(r row, rec *broker.ProduceRecord) ([]byte, error) {
 }
 
 func (e *encoder) object(r row, t time.Time) ([]byte, error) {
-	b := append(e.buf[:0], '{')
+	b := e.buf[:0]
+	b = append(b, '{')
 	var err error
 	for i, cell := range r.cells {
 		if e.drop[i] {
@@ -290,8 +291,9 @@ func (e *encoder) object(r row, t time.Time) ([]byte, error) {
 			}
 		}
 	}
-	e.buf = append(b, '}')
-	return e.buf, nil
+	b = append(b, '}')
+	e.buf = b
+	return b, nil
 }
 
 // appendName appends a field's name (Avro's alphabet: nothing to escape) and its colon.
