@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"github.com/tapecast/tapecast/internal/protocol"
@@ -63,21 +61,14 @@ func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.conn.quiet.Store(true)
-	conn := h.conn.Conn
-	if !s.start(func(ctx context.Context) {
-		defer leave()
-		s.runSocket(ctx, conn, ws)
-	}) {
+	if !s.startSocket(h.conn.Conn, ws, leave) {
 		leave()
-		_ = conn.Close()
+		_ = h.conn.Conn.Close()
 	}
 }
 
-// runSocket runs one WebSocket session to its end.
-func (s *Service) runSocket(ctx context.Context, conn net.Conn, ws *websocket.Conn) {
-	g := s.metrics.sessions.of("ws")
-	g.Inc()
-	defer g.Dec()
+// startSocket starts a WebSocket's session: its loop and its reader.
+func (s *Service) startSocket(conn net.Conn, ws *websocket.Conn, leave func()) bool {
 	setSendBuffer(conn)
 	ws.SetReadLimit(int64(s.o.MaxCommand))
 	t := &socket{
@@ -85,16 +76,9 @@ func (s *Service) runSocket(ctx context.Context, conn net.Conn, ws *websocket.Co
 		limit: rate.NewLimiter(rate.Limit(s.o.CommandRate), s.o.CommandBurst),
 	}
 	sess := newSession(s.rules, wireOf(ws.Subprotocol()), t, s.o.Logger)
-	sess.hold, sess.ping, sess.wait, sess.spread = s.o.Hold, s.o.Ping, s.o.Drain, s.drainSpread
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	var reader errgroup.Group
-	reader.Go(func() error {
-		t.readLoop(sess)
-		return nil
-	})
-	sess.run(ctx, s.draining)
-	_ = reader.Wait() // it returns no errors
+	sess.hold, sess.ping, sess.wait = s.o.Hold, s.o.Ping, s.o.Drain
+	t.sess = sess
+	return s.start(sess, "ws", leave, sess.run, t.readLoop)
 }
 
 func wireOf(subprotocol string) wire {

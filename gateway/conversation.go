@@ -95,7 +95,7 @@ func (c *conversation) fail(err *protocol.Error) {
 }
 
 // command does one command.
-func (c *conversation) command(cmd protocol.Command, now time.Time) {
+func (c *conversation) command(cmd *protocol.Command, now time.Time) {
 	c.metrics.commands.of(verbName(cmd.Verb)).Inc()
 	switch cmd.Verb {
 	case protocol.VerbSub:
@@ -124,7 +124,7 @@ func idOf(id protocol.ID) *protocol.ID {
 }
 
 // subscribe opens a subscription, or says why not.
-func (c *conversation) subscribe(cmd protocol.Command, now time.Time) *protocol.Error {
+func (c *conversation) subscribe(cmd *protocol.Command, now time.Time) *protocol.Error {
 	repeated, err := c.conflict(cmd)
 	if repeated != nil {
 		if repeated.state == positioned && repeated.level1() {
@@ -181,7 +181,7 @@ func openError(err error) *protocol.Error {
 }
 
 // conflict finds the subscription that is repeated, or why this one may not be.
-func (c *conversation) conflict(cmd protocol.Command) (repeated *subscription, err *protocol.Error) {
+func (c *conversation) conflict(cmd *protocol.Command) (repeated *subscription, err *protocol.Error) {
 	for _, s := range c.subs {
 		switch {
 		case !cmd.ID.IsZero() && s.id.Label() == cmd.ID.Label():
@@ -197,7 +197,7 @@ func (c *conversation) conflict(cmd protocol.Command) (repeated *subscription, e
 }
 
 // unsubscribe ends subscriptions by id, or by topic.
-func (c *conversation) unsubscribe(cmd protocol.Command) {
+func (c *conversation) unsubscribe(cmd *protocol.Command) {
 	found := false
 	for _, s := range slices.Clone(c.subs) {
 		if !cmd.ID.IsZero() && s.id.Label() != cmd.ID.Label() || cmd.Topic != "" && s.topic != cmd.Topic {

@@ -20,8 +20,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,12 +127,9 @@ type Service struct {
 	metrics *metrics
 	bounds  *boundsCache
 
-	draining chan struct{} // closed when the drain begins
-
 	mu       sync.Mutex
-	sessions *errgroup.Group // guarded by mu; nil = Run does not run
-	ctx      context.Context // guarded by mu; ends when what is left of a drain is cut off
-	spread   time.Duration   // guarded by mu; set when the drain begins
+	group    *errgroup.Group       // guarded by mu; nil = Run does not run
+	sessions map[*session]struct{} // guarded by mu
 }
 
 // New checks the options and starts nothing.
@@ -153,7 +152,7 @@ func New(o Options) (*Service, error) {
 		d.origins = append(d.origins, normalOrigin(origin))
 	}
 	return &Service{
-		o: o, door: d, metrics: m, draining: make(chan struct{}), bounds: newBoundsCache(o.source),
+		o: o, door: d, metrics: m, bounds: newBoundsCache(o.source), sessions: map[*session]struct{}{},
 		rules: &rules{
 			feed: o.source, metrics: m, snapshots: snapshots, heartbeat: o.Heartbeat,
 			maxSubs: o.MaxSubs, maxParts: o.MaxPartitions, maxLag: o.MaxLag,
@@ -161,58 +160,76 @@ func New(o Options) (*Service, error) {
 	}, nil
 }
 
-// cutGrace is how long a session may take beyond the drain.
-const cutGrace = 3 * time.Second
-
 // Run serves until ctx ends, then drains: bye frames, then closes, spread over
 // at most Options.Drain. It may be called once. It returns when every session
 // has ended.
 func (s *Service) Run(ctx context.Context) error {
-	cut, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
 	group := &errgroup.Group{}
 	s.door.setShut(false)
 	s.mu.Lock()
-	s.sessions, s.ctx = group, cut
+	s.group = group
 	s.mu.Unlock()
 	s.o.Logger.Info("gateway takes sessions", slog.Int("max_sessions", s.o.MaxSessions))
 	<-ctx.Done()
 
-	open := s.door.setShut(true)
-	spread := min(s.o.Drain, time.Duration(open)*time.Millisecond)
-	s.o.Logger.Info("gateway drains", slog.Int("sessions", open), slog.Duration("spread", spread))
+	s.door.setShut(true)
 	s.mu.Lock()
-	s.spread = spread
-	s.sessions = nil // no session starts any more: Wait may be called
+	s.group = nil // no session starts any more: Wait may be called
 	s.mu.Unlock()
-	close(s.draining)
-	timer := time.AfterFunc(spread+cutGrace, cancel)
+	open := s.open()
+	spread := min(s.o.Drain, time.Duration(len(open))*drainPace)
+	s.o.Logger.Info("gateway drains", slog.Int("sessions", len(open)), slog.Duration("spread", spread))
+	for _, sess := range open {
+		sess.drain(spread)
+	}
+	timer := time.AfterFunc(spread+cutGrace, func() {
+		for _, sess := range s.open() {
+			sess.cut()
+			sess.out.abort()
+		}
+	})
 	defer timer.Stop()
 	_ = group.Wait() // sessions return no errors
 	s.o.Logger.Info("gateway drained")
 	return nil
 }
 
-// start runs a session's function under Run. False: Run does not run.
-func (s *Service) start(fn func(ctx context.Context)) bool {
+const (
+	// drainPace is how far apart closes are at least: few sessions need no long drain.
+	drainPace = time.Millisecond
+	// cutGrace is how long a session may take beyond the drain.
+	cutGrace = 3 * time.Second
+)
+
+// open lists the sessions.
+func (s *Service) open() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sessions == nil {
-		return false
-	}
-	ctx := s.ctx
-	s.sessions.Go(func() error {
-		fn(ctx)
-		return nil
-	})
-	return true
+	return slices.Collect(maps.Keys(s.sessions))
 }
 
-// drainSpread is over which time the drain closes sessions.
-func (s *Service) drainSpread() time.Duration {
+// start runs a session under Run: its loop, and its reader if it has one. The
+// last of them to end calls sess.ended. False: Run does not run.
+func (s *Service) start(sess *session, transport string, leave func(), bodies ...func() error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.spread
+	if s.group == nil {
+		return false
+	}
+	g := s.metrics.sessions.of(transport)
+	g.Inc()
+	s.sessions[sess] = struct{}{}
+	sess.ended = func() {
+		s.mu.Lock()
+		delete(s.sessions, sess)
+		s.mu.Unlock()
+		g.Dec()
+		leave()
+	}
+	for _, body := range bodies {
+		s.group.Go(body)
+	}
+	return true
 }
 
 // Register mounts /ws, GET /v1/topics, GET /v1/topics/{topic} and GET /v1/topics/{topic}/events.

@@ -113,7 +113,7 @@ func newRig(t testing.TB, virtual bool, change ...func(*Options)) *rig {
 func (s *Service) running() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sessions != nil
+	return s.group != nil
 }
 
 // client is a WebSocket client of a rig.

@@ -20,6 +20,8 @@ type transport interface {
 	write(b *block) error
 	// hurry bounds what the last writes may take.
 	hurry()
+	// abort makes a write that waits fail; from any goroutine.
+	abort()
 	// close ends the stream after the last write. code 0 = without a word.
 	close(code protocol.CloseCode)
 }
@@ -34,41 +36,29 @@ type ending struct {
 	dead   bool          // nothing can be written any more
 }
 
-// input is what a session's reader hands to its loop: one of these.
-type input struct {
-	cmd *protocol.Command
-	err *protocol.Error
-	raw []byte // a WebSocket control frame to send
-	end *ending
-}
-
-// inboxSize is how many inputs wait for the loop; a reader that is ahead waits.
-const inboxSize = 4
-
 // session runs one conversation over one transport. Its loop owns the
-// conversation and all writing; everything else reaches it by channels.
+// conversation and all writing; everything else reaches it by its mailbox.
 type session struct {
 	// static after construction
-	conv   *conversation
-	out    transport
-	log    *slog.Logger
-	hold   time.Duration        // between two writes of events
-	ping   time.Duration        // 0 = none
-	wait   time.Duration        // a drain's: clients come back spread over it
-	spread func() time.Duration // a drain's: sessions are closed over it
-	once   bool                 // ends with its last subscription (the HTTP twin)
+	conv  *conversation
+	out   transport
+	log   *slog.Logger
+	hold  time.Duration // between two writes of events
+	ping  time.Duration // 0 = none
+	wait  time.Duration // a drain's: clients come back spread over it
+	once  bool          // ends with its last subscription (the HTTP twin)
+	ended func()        // called when nothing of the session runs any more
 
-	inbox   chan input    // reader to loop; never closed
-	results chan func()   // tasks to loop; room for all that run; never closed
-	woken   chan struct{} // feed to loop; holds one; never closed
-	over    chan struct{} // closed when the loop has ended
-	closed  chan struct{} // closed when the transport was told to close
+	mailbox
+	closed chan struct{} // closed when the transport was told to close
 
 	tasks errgroup.Group // waited for by run
 
 	// owned by loop
-	ctx      context.Context // ends with the session; tasks run under it
-	block    block           // what leaves in the next write; empty between writes
+	taskCtx  context.Context // ends with the session; nil before the first task
+	endTask  context.CancelFunc
+	timer    *time.Timer
+	block    block // what leaves in the next write; empty between writes
 	holdTill time.Time
 	taken    bool // a command came
 	pingAt   time.Time
@@ -76,85 +66,101 @@ type session struct {
 }
 
 func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
-	s := &session{
-		out: out, log: log, inbox: make(chan input, inboxSize), results: make(chan func(), maxTasks),
-		woken: make(chan struct{}, 1), over: make(chan struct{}), closed: make(chan struct{}),
-	}
+	s := &session{out: out, log: log, closed: make(chan struct{}), endTask: func() {}}
+	s.mailbox.init()
 	s.conv = &conversation{rules: r, wire: w, notify: s.wake, task: s.task}
 	return s
 }
 
-// wake makes the loop look at its subscriptions. It never waits.
-func (s *session) wake() {
-	select {
-	case s.woken <- struct{}{}:
-	default:
-	}
-}
-
 // task runs beside the loop; what it returns runs in the loop.
 func (s *session) task(run func(ctx context.Context) func()) {
-	ctx := s.ctx
+	if s.taskCtx == nil {
+		s.taskCtx, s.endTask = context.WithCancel(context.Background()) // a session outlives the request it came with
+	}
+	ctx := s.taskCtx
 	s.tasks.Go(func() error {
 		defer func() {
 			if p := recover(); p != nil {
-				s.results <- func() { panic(p) } // ends the session, and only that
+				s.result(func() { panic(p) }) // ends the session, and only that
 			}
 		}()
-		s.results <- run(ctx)
+		s.result(run(ctx))
 		return nil
 	})
 }
 
 // run runs the session until it ends; then its tasks have ended and its
-// subscriptions are closed. A panic ends this session only.
-func (s *session) run(ctx context.Context, drain <-chan struct{}) (e ending) {
-	ctx, cancel := context.WithCancel(ctx)
-	s.ctx = ctx
-	e = s.guard(func() ending { return s.loop(ctx, drain) })
-	close(s.over)
-	cancel()
+// subscriptions are closed. It has the form that an errgroup starts.
+func (s *session) run() error {
+	s.finish(s.loop())
+	return nil
+}
+
+// loop turns whenever something has come or is due. What it waits in has a
+// small stack: an idle session keeps that.
+func (s *session) loop() *ending {
+	s.timer = time.NewTimer(time.Hour)
+	for {
+		e, again := s.turn()
+		switch {
+		case e != nil:
+			return e
+		case again:
+			continue
+		}
+		select {
+		case <-s.woken:
+		case <-s.timer.C:
+		}
+	}
+}
+
+// finish ends what belongs to the session.
+func (s *session) finish(e *ending) {
+	s.timer.Stop()
+	s.mailbox.close()
 	s.endTasks()
 	if !e.dead {
 		s.out.hurry()
-		s.guard(func() ending { s.goodbye(e); return ending{} })
+		s.contain(func() { s.goodbye(e) })
 	}
 	s.out.close(e.code)
 	close(s.closed)
-	s.guard(func() ending { s.conv.closeAll(); return ending{} })
+	s.contain(s.conv.closeAll)
 	s.conv.metrics.closes.of(e.reason).Inc()
-	return e
 }
 
 // endTasks waits for the tasks and takes their results, which hold room.
 func (s *session) endTasks() {
 	s.conv.over = true
+	s.endTask()
 	_ = s.tasks.Wait() // tasks return no errors
-	for {
-		select {
-		case fn := <-s.results:
-			s.guard(func() ending { fn(); return ending{} })
-		default:
-			return
-		}
+	for _, fn := range s.take(false).results {
+		s.contain(fn)
 	}
 }
 
-func (s *session) guard(fn func() ending) (e ending) {
+// contain runs fn, and tells whether it came through. A panic ends this
+// session only.
+func (s *session) contain(fn func()) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.conv.metrics.panics.Inc()
-			s.log.Error("session panicked", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
-			e = panicEnding
+			s.panicked(p)
 		}
 	}()
-	return fn()
+	fn()
+	return true
 }
 
-var panicEnding = ending{reason: "panic", code: protocol.CloseInternalErr, bye: string(protocol.CodeInternal), retry: true}
+func (s *session) panicked(p any) {
+	s.conv.metrics.panics.Inc()
+	s.log.Error("session panicked", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+}
+
+var panicEnding = &ending{reason: "panic", code: protocol.CloseInternalErr, bye: string(protocol.CodeInternal), retry: true}
 
 // goodbye writes what was answered but not sent yet, and the bye frame.
-func (s *session) goodbye(e ending) {
+func (s *session) goodbye(e *ending) {
 	if e.bye != "" {
 		s.conv.bye(e.bye, e.retry, e.wait)
 	}
@@ -171,92 +177,103 @@ func (s *session) goodbye(e ending) {
 	}
 }
 
-// always is ready in a select: the loop has more to write.
-var always = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
-
-// loop is the session's one loop: it takes what comes in, and writes what is due.
-func (s *session) loop(ctx context.Context, drain <-chan struct{}) ending {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	if s.ping > 0 {
-		s.pingAt = time.Now().Add(s.ping)
-	}
-	for {
+// turn takes what has come, and writes what is due, once. again: more is due.
+func (s *session) turn() (e *ending, again bool) {
+	if !s.contain(func() {
 		now := time.Now()
-		if s.timeUp(now) {
-			return ending{reason: "drain", code: protocol.CloseRestart, bye: string(protocol.CodeDraining), retry: true, wait: s.wait} // clients spread their return over the whole drain
+		if e = s.takeMail(now); e != nil {
+			return
 		}
-		more, err := s.flush(now)
+		if !s.closeAt.IsZero() && !now.Before(s.closeAt) {
+			e = &ending{reason: "drain", code: protocol.CloseRestart, bye: string(protocol.CodeDraining), retry: true, wait: s.wait}
+			return
+		}
+		var err error
+		again, err = s.flush(now)
 		switch {
 		case err != nil:
-			return writeEnding(err)
+			e = writeEnding(err)
 		case s.conv.slow:
-			return slowEnding
+			e = slowEnding
 		case s.once && s.taken && len(s.conv.subs) == 0:
-			return ending{reason: "end"}
+			e = &ending{reason: "end"}
+		case !again:
+			s.arm(now)
 		}
-		s.arm(timer, now)
-		var again <-chan struct{}
-		if more {
-			again = always
+	}) {
+		e = panicEnding
+	}
+	return e, again
+}
+
+// takeMail takes what has come for the loop. Commands of a client that does
+// not take its answers stay where they are.
+func (s *session) takeMail(now time.Time) *ending {
+	got := s.take(s.conv.open())
+	if got.cut {
+		return goneEnding
+	}
+	if got.drain != nil {
+		s.closeAt = now.Add(rand.N(*got.drain + 1)) //nolint:gosec // a spread, not a secret
+	}
+	for _, fn := range got.results {
+		fn()
+	}
+	for _, in := range got.inputs {
+		switch {
+		case in.end != nil:
+			return in.end
+		case in.raw != nil:
+			s.conv.replyRaw(in.raw)
+		case in.cmd != nil:
+			s.taken = true
+			s.conv.command(in.cmd, now)
+		default:
+			s.parse(in, now)
 		}
-		inbox := s.inbox
-		if !s.conv.open() {
-			inbox = nil // the client does not take its answers
+	}
+	return nil
+}
+
+// parse does the command that a text is.
+func (s *session) parse(in input, now time.Time) {
+	cmd, err := protocol.Parse(in.text, now)
+	switch {
+	case in.refused != nil:
+		if in.refused.ID = cmd.ID; err != nil {
+			in.refused.ID = err.ID
 		}
-		select {
-		case in := <-inbox:
-			if in.end != nil {
-				return *in.end
-			}
-			s.take(in)
-		case fn := <-s.results:
-			fn()
-		case <-s.woken:
-		case <-timer.C:
-		case <-again:
-		case <-drain:
-			drain = nil
-			s.closeAt = time.Now().Add(rand.N(s.spread() + 1)) //nolint:gosec // a spread, not a secret
-		case <-ctx.Done():
-			return ending{reason: "gone", dead: true}
-		}
+		s.conv.fail(in.refused)
+	case err != nil:
+		s.conv.fail(err)
+	default:
+		s.conv.command(&cmd, now)
 	}
 }
 
-var slowEnding = ending{reason: "slow", code: protocol.CloseSlow, bye: "slow", retry: true}
+var (
+	slowEnding = &ending{reason: "slow", code: protocol.CloseSlow, bye: "slow", retry: true}
+	goneEnding = &ending{reason: "gone", dead: true}
+)
 
 // errSlow ends a session whose socket takes less than its limit asks for.
 var errSlow = errors.New("the client reads too slowly")
 
-func writeEnding(err error) ending {
+func writeEnding(err error) *ending {
 	if errors.Is(err, errSlow) {
-		return ending{reason: "slow", dead: true}
+		return &ending{reason: "slow", dead: true}
 	}
-	return ending{reason: "write", dead: true}
+	return &ending{reason: "write", dead: true}
 }
-
-func (s *session) take(in input) {
-	s.taken = true
-	switch {
-	case in.err != nil:
-		s.conv.fail(in.err)
-	case in.raw != nil:
-		s.conv.replyRaw(in.raw)
-	default:
-		s.conv.command(*in.cmd, time.Now())
-	}
-}
-
-// timeUp tells whether a drain's moment for this session has come.
-func (s *session) timeUp(now time.Time) bool { return !s.closeAt.IsZero() && !now.Before(s.closeAt) }
 
 // flush writes once, if something is due. Events wait until a write's hold is
 // over, so that under load many leave in one write; replies do not wait.
 func (s *session) flush(now time.Time) (more bool, err error) {
 	if s.ping > 0 && !now.Before(s.pingAt) {
+		if !s.pingAt.IsZero() {
+			s.conv.replyRaw(appendFrame(nil, opPing, nil))
+		}
 		s.pingAt = now.Add(s.ping)
-		s.conv.replyRaw(appendFrame(nil, opPing, nil))
 	}
 	b := &s.block
 	defer b.release()
@@ -296,7 +313,7 @@ func (s *session) send(b *block) error {
 }
 
 // arm sets the timer to the next thing that is due without a wake.
-func (s *session) arm(timer *time.Timer, now time.Time) {
+func (s *session) arm(now time.Time) {
 	at := s.conv.deadline()
 	for _, t := range []time.Time{s.closeAt, s.pingAt, s.holdTill} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
@@ -307,8 +324,8 @@ func (s *session) arm(timer *time.Timer, now time.Time) {
 		at = s.holdTill
 	}
 	if at.IsZero() {
-		timer.Stop()
+		s.timer.Stop()
 		return
 	}
-	timer.Reset(max(at.Sub(now), 0))
+	s.timer.Reset(max(at.Sub(now), 0))
 }

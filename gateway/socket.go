@@ -4,12 +4,9 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -65,8 +62,12 @@ type socket struct {
 	timeout time.Duration // a write that moves nothing for that long fails
 	maxLag  time.Duration // a write that is not done after that long fails; 0 = no limit
 
+	sess    *session    // static
 	closing atomic.Bool // set by the loop: readLoop only discards
-	floods  int         // owned by readLoop
+
+	// owned by readLoop
+	floods  int
+	goodbye bool // the client closed in good form
 }
 
 // write writes a block with the socket's own methods: gorilla's would refuse
@@ -120,6 +121,9 @@ func (t *socket) reset() {
 	}
 }
 
+// abort implements transport.
+func (t *socket) abort() { _ = t.conn.Close() }
+
 // hurry implements transport.
 func (t *socket) hurry() { t.timeout, t.maxLag = goodbyeTime, goodbyeTime }
 
@@ -154,51 +158,63 @@ var errFlood = errors.New("commands come too fast")
 
 // readLoop reads commands and hands them to the session until the client or
 // the session ends. Then it discards what still comes, for a moment: closing a
-// socket with unread data would take the close frame away from the client.
-func (t *socket) readLoop(s *session) {
-	defer t.conn.Close()
+// socket with unread data would take the close frame away from the client. It
+// is the last of the session to end. It has the form that an errgroup starts.
+func (t *socket) readLoop() error {
+	t.prepare()
+	for t.readOne() { //nolint:revive // what waits has a small stack, see session.loop
+	}
+	t.finish()
+	return nil
+}
+
+// prepare puts gorilla's handlers in place: they hand over, and write nothing.
+func (t *socket) prepare() {
 	t.ws.SetPingHandler(func(data string) error {
 		if !t.limit.Allow() && t.flooded() {
 			return errFlood
 		}
 		t.heard()
-		t.hand(s, input{raw: appendFrame(nil, opPong, []byte(data))})
+		t.sess.hand(input{raw: appendFrame(nil, opPong, []byte(data))})
 		return nil
 	})
 	t.ws.SetPongHandler(func(string) error { t.heard(); return nil })
 	t.ws.SetCloseHandler(func(int, string) error { return nil })
 	t.heard()
-	bye := t.read(s)
-	<-s.closed
-	if !bye {
-		t.discard()
-	}
 }
 
-// read reads until the end, and tells whether the client said goodbye.
-func (t *socket) read(s *session) (bye bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.conv.metrics.panics.Inc()
-			s.log.Error("reading panicked", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
-			t.hand(s, input{end: &panicEnding})
-		}
-	}()
-	for !t.closing.Load() {
-		kind, text, err := t.ws.ReadMessage()
+// readOne reads one message, and tells whether to go on.
+func (t *socket) readOne() bool {
+	kind, text, err := t.ws.ReadMessage()
+	return t.message(kind, text, err)
+}
+
+// message hands a message, or why there is none, to the session.
+func (t *socket) message(kind int, text []byte, err error) (more bool) {
+	var in input
+	if !t.sess.contain(func() {
 		if err != nil {
-			e := readEnding(err)
-			t.hand(s, input{end: &e})
-			return e.reason == "client"
+			in.end = readEnding(err)
+			return
 		}
 		t.heard()
-		in := t.input(kind, text)
-		t.hand(s, in)
-		if in.end != nil {
-			return false
-		}
+		in = t.input(kind, text)
+	}) {
+		in.end = panicEnding
 	}
-	return false
+	t.goodbye = in.end != nil && in.end.reason == "client"
+	t.sess.hand(in)
+	return in.end == nil && !t.closing.Load()
+}
+
+// finish waits for the session's end, and closes the connection.
+func (t *socket) finish() {
+	<-t.sess.closed
+	if !t.goodbye {
+		t.discard()
+	}
+	_ = t.conn.Close()
+	t.sess.ended()
 }
 
 // discard waits for the end of the stream, for a moment.
@@ -214,33 +230,26 @@ func (t *socket) heard() {
 	}
 }
 
-// hand gives an input to the loop, or, when that has ended, to nobody.
-func (t *socket) hand(s *session, in input) {
-	select {
-	case s.inbox <- in:
-	case <-s.over:
-	}
-}
-
-// input makes one message an input.
+// input makes one message an input. The loop parses it: this goroutine's stack
+// stays small.
 func (t *socket) input(kind int, text []byte) input {
 	if !t.limit.Allow() {
 		if t.flooded() {
-			return input{end: &floodEnding}
+			return input{end: floodEnding}
 		}
-		cmd, _ := protocol.Parse(text, time.Now()) // for its id
-		return input{err: &protocol.Error{Code: protocol.CodeRate, ID: cmd.ID, Message: "commands come too fast; slow down"}}
+		return input{text: text, refused: &protocol.Error{Code: protocol.CodeRate, Message: "commands come too fast; slow down"}}
 	}
 	t.floods = 0
-	if kind != websocket.TextMessage {
-		return input{err: &protocol.Error{Code: protocol.CodeBinary, Message: "commands are text messages"}}
+	switch {
+	case kind != websocket.TextMessage:
+		return input{refused: &protocol.Error{Code: protocol.CodeBinary, Message: "commands are text messages"}}
+	case !utf8.Valid(text):
+		return input{end: utf8Ending}
 	}
-	if !utf8.Valid(text) {
-		return input{end: &ending{reason: "utf8", code: protocol.CloseBadUTF8}}
-	}
-	cmd, err := protocol.Parse(text, time.Now())
-	return input{cmd: &cmd, err: err}
+	return input{text: text}
 }
+
+var utf8Ending = &ending{reason: "utf8", code: protocol.CloseBadUTF8}
 
 // flooded counts what came over the limit.
 func (t *socket) flooded() bool {
@@ -248,24 +257,24 @@ func (t *socket) flooded() bool {
 	return t.floods > maxFloods
 }
 
-var floodEnding = ending{reason: "flood", code: protocol.CloseFlood, bye: string(protocol.CodeRate)}
+var floodEnding = &ending{reason: "flood", code: protocol.CloseFlood, bye: string(protocol.CodeRate)}
 
 // readEnding says what a read error means.
-func readEnding(err error) ending {
+func readEnding(err error) *ending {
 	var closed *websocket.CloseError
 	var timeout net.Error
 	switch {
 	case errors.Is(err, errFlood):
 		return floodEnding
 	case errors.Is(err, websocket.ErrReadLimit):
-		return ending{reason: "too_big", code: protocol.CloseTooBig}
+		return &ending{reason: "too_big", code: protocol.CloseTooBig}
 	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
 		// The close is answered at once: nothing that was not sent follows it.
-		return ending{reason: "client", code: protocol.CloseCode(closed.Code), dead: true} //nolint:gosec // 16 bits on the wire
+		return &ending{reason: "client", code: protocol.CloseCode(closed.Code), dead: true} //nolint:gosec // 16 bits on the wire
 	case errors.As(err, &timeout) && timeout.Timeout(): // gorilla hides os.ErrDeadlineExceeded
-		return ending{reason: "timeout", code: protocol.CloseTimeout, bye: "timeout", retry: true}
+		return &ending{reason: "timeout", code: protocol.CloseTimeout, bye: "timeout", retry: true}
 	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil:
-		return ending{reason: "protocol", code: protocol.CloseProtocol}
+		return &ending{reason: "protocol", code: protocol.CloseProtocol}
 	}
-	return ending{reason: "gone", dead: true}
+	return goneEnding
 }

@@ -26,29 +26,32 @@ func (s *Service) serveStream(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	defer leave()
 	cmd, lines, err := parseStream(r, resume, time.Now())
 	if err != nil {
+		leave()
 		s.metrics.commandErrors.of(string(err.Code)).Inc()
 		writeError(w, err, err.Code.Status())
 		return
 	}
 	out := &httpStream{w: w, control: http.NewResponseController(w), lines: lines, timeout: s.o.WriteTimeout}
 	sess := s.streamSession(cmd, out)
+	transport := "sse"
+	if lines {
+		transport = "ndjson"
+	}
 	done := make(chan struct{})
-	if !s.start(func(cut context.Context) {
+	run := func() error {
 		defer close(done)
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		defer context.AfterFunc(cut, func() {
-			cancel()
-			_ = out.control.SetWriteDeadline(time.Unix(1, 0))
-		})()
-		sess.run(ctx, s.draining)
-	}) {
+		defer sess.ended()
+		return sess.run()
+	}
+	if !s.start(sess, transport, leave, run) {
+		leave()
 		writeError(w, &protocol.Error{Code: protocol.CodeDraining, Message: "this node takes no sessions now; try another"}, http.StatusServiceUnavailable)
 		return
 	}
+	stop := context.AfterFunc(r.Context(), sess.cut)
+	defer stop()
 	<-done
 	if refused := sess.conv.last; !out.begun && refused != nil {
 		writeError(w, refused, refused.Code.Status())
@@ -58,23 +61,14 @@ func (s *Service) serveStream(w http.ResponseWriter, r *http.Request) {
 // streamSession makes the session of one subscription.
 func (s *Service) streamSession(cmd protocol.Command, out *httpStream) *session {
 	var form wire = sseWire{}
-	transport := "sse"
 	if out.lines {
-		form, transport = lineWire{}, "ndjson"
+		form = lineWire{}
 	}
 	sess := newSession(s.rules, form, out, s.o.Logger)
-	sess.hold, sess.wait, sess.spread, sess.once = s.o.Hold, s.o.Drain, s.drainSpread, true
+	sess.hold, sess.wait, sess.once = s.o.Hold, s.o.Drain, true
 	sess.conv.sink = func(*protocol.Error) bool { return !out.begun }
-	sess.inbox <- input{cmd: &cmd}
-	out.open = s.metrics.sessions.of(transport)
-	out.open.Inc()
+	sess.hand(input{cmd: &cmd})
 	return sess
-}
-
-// gauge is what a stream needs of its session gauge.
-type gauge interface {
-	Inc()
-	Dec()
 }
 
 // httpStream is an HTTP response as a transport.
@@ -83,7 +77,6 @@ type httpStream struct {
 	control *http.ResponseController
 	lines   bool
 	timeout time.Duration
-	open    gauge
 	begun   bool // owned by the session's loop until it has ended
 }
 
@@ -120,8 +113,11 @@ func (t *httpStream) begin() {
 // hurry implements transport.
 func (t *httpStream) hurry() { t.timeout = goodbyeTime }
 
+// abort implements transport.
+func (t *httpStream) abort() { _ = t.control.SetWriteDeadline(time.Unix(1, 0)) }
+
 // close has nothing to send: the handler's return ends the response.
-func (t *httpStream) close(protocol.CloseCode) { t.open.Dec() }
+func (t *httpStream) close(protocol.CloseCode) {}
 
 // parseStream makes a request a sub command.
 func parseStream(r *http.Request, resume string, now time.Time) (cmd protocol.Command, lines bool, err *protocol.Error) {
