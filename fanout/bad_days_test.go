@@ -2,6 +2,8 @@ package fanout
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -195,4 +197,73 @@ func TestAPartitionThatOthersCastFurtherGoesOnWhereTheyAre(t *testing.T) {
 	require.True(t, p.overtaken(broker.Committed{Offset: 101, Metadata: id.String()}))
 	require.False(t, p.overtaken(broker.Committed{Offset: 101, Metadata: "another"}))
 	require.False(t, (&partition{}).overtaken(broker.Committed{Offset: 101, Metadata: id.String()}))
+}
+
+// Instances come, go, crash and lose their line while interests change and
+// events are written. Every section that anybody ever wrote must be true, and
+// in the end everything is covered again.
+func TestSectionsStayTrueWhateverHappens(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
+			r := newRig(t)
+			rng := rand.New(rand.NewPCG(seed, 7))
+			topics := []string{r.topic(2), r.topic(1)}
+			parts := map[string]int{topics[0]: 2, topics[1]: 1}
+			gates := []*gate{r.gate("n1", time.Hour), r.gate("n2", time.Hour)}
+			for _, g := range gates {
+				g.want(topics[0], "k0")
+				g.want(topics[1], "k0")
+			}
+			insts := []*instance{r.start("f0"), r.start("f1")}
+			insts[0].await("joined", func(s Stats) bool { return s.Ready == nil })
+			for range 150 {
+				g, topic := gates[rng.IntN(2)], topics[rng.IntN(2)]
+				i := rng.IntN(2)
+				switch rng.IntN(12) {
+				case 0:
+					g.want(topic, fmt.Sprint("k", rng.IntN(10)))
+				case 1:
+					g.withdraw(rng.IntN(20))
+				case 2:
+					g.want(topic, "")
+				case 3:
+					insts[i].stop()
+					insts[i] = r.start(fmt.Sprint("f", i))
+				case 4:
+					insts[i].crash()
+					insts[i] = r.start(fmt.Sprint("f", i))
+				case 5:
+					insts[i].line.set(true)
+					r.write(topic, 0, 5)
+					insts[i].line.set(false)
+				default:
+					r.write(topic, int32(rng.IntN(parts[topic])), 1+rng.IntN(40))
+				}
+			}
+			starts := map[string][]int64{}
+			for topic, n := range parts {
+				for p := range int32(n) {
+					r.write(topic, p, 1)
+					b, err := r.env.Client.Bounds(t.Context(), topic, []int32{p})
+					require.NoError(t, err)
+					starts[topic] = append(starts[topic], b[p].End)
+				}
+			}
+			for _, g := range gates {
+				for topic, n := range parts {
+					e := g.want(topic, "k7")
+					for p := range int32(n) {
+						g.answered(topic, p, e)
+						r.write(topic, p, 10)
+						end := starts[topic][p] + 10
+						g.covered(topic, p, e, end-1, end)
+						starts[topic][p] = end
+					}
+				}
+			}
+			for _, g := range gates {
+				g.check()
+			}
+		})
+	}
 }
