@@ -72,12 +72,12 @@ func appendBatch(recs []AppendRecord) ([]byte, error) {
 }
 
 // produceWait is how long a leader may wait for its followers.
-const produceWait = 10 * time.Second
+const produceWait = 5 * time.Second
 
 // produce sends one batch to a partition's leader, once.
 func (c *Client) produce(ctx context.Context, leader int32, topic string, partition int32, batch []byte) (base int64, err error) {
 	a, err := c.ask(ctx, request{
-		key: keyProduce, version: 8, to: leader, wait: produceWait,
+		key: keyProduce, version: 8, to: leader, wait: produceWait, slack: dataTimeout,
 		body: func(f *frame) {
 			f.nullString("") // no transaction
 			f.int16(-1)      // all in-sync replicas

@@ -61,6 +61,11 @@ const (
 	// requestTimeout bounds one exchange with a broker, beyond what the
 	// broker was asked to wait.
 	requestTimeout = 10 * time.Second
+	// dataTimeout is that for records, which may be asked for or sent again.
+	dataTimeout = 5 * time.Second
+	// lookupTimeout is that for questions that any broker can answer: another
+	// is asked next.
+	lookupTimeout = 3 * time.Second
 	// metadataTTL is how often, at most, the transport asks for the brokers'
 	// addresses. The question names no topic, so it is small.
 	metadataTTL = 2 * time.Second

@@ -48,7 +48,8 @@ type request struct {
 	flexible     bool  // the answer has header version 1 as well
 	to           int32 // a broker's id, anyBroker, controller
 	body         func(*frame)
-	wait         time.Duration // what the broker was asked to wait, on top of requestTimeout
+	wait         time.Duration // what the broker was asked to wait
+	slack        time.Duration // what else the answer may take, default requestTimeout
 	again        bool          // asking twice does no harm: a broken connection is tried again
 	limit        int           // bytes of the answer, default maxAnswer
 	pooled       bool          // the answer's memory comes from buffers, and the caller gives it back
@@ -196,8 +197,11 @@ func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	if x.limit == 0 {
 		x.limit = maxAnswer
 	}
+	if r.slack == 0 {
+		r.slack = requestTimeout
+	}
 	// Without a deadline the transport would wait on a frozen broker for ever.
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout+r.wait)
+	ctx, cancel := context.WithTimeout(ctx, r.slack+r.wait)
 	defer cancel()
 	if _, err := c.transport.RoundTrip(ctx, c.addr, x); err != nil {
 		return nil, err

@@ -50,7 +50,7 @@ type abortedTxn struct{ producer, first int64 }
 func (c *Client) fetch(ctx context.Context, q fetchAsk) (fetched, error) {
 	a, err := c.ask(ctx, request{
 		key: keyFetch, version: q.version, flexible: true, to: q.leader,
-		wait: q.maxWait, again: true, limit: q.maxBytes + maxBatchBytes, pooled: true,
+		wait: q.maxWait, slack: dataTimeout, again: true, limit: q.maxBytes + maxBatchBytes, pooled: true,
 		body: func(f *frame) {
 			f.int32(-1) // a consumer
 			f.int32(int32(q.maxWait.Milliseconds()))
@@ -143,7 +143,7 @@ func (c *Client) fetchVersion(ctx context.Context, broker int32) (int16, error) 
 	if ok {
 		return v, nil
 	}
-	a, err := c.ask(ctx, request{key: keyAPIVersions, to: broker, again: true, body: func(*frame) {}})
+	a, err := c.ask(ctx, request{key: keyAPIVersions, to: broker, again: true, slack: lookupTimeout, body: func(*frame) {}})
 	if err != nil {
 		return 0, fmt.Errorf("ask broker %d for its versions: %w", broker, err)
 	}

@@ -14,7 +14,7 @@ import (
 // findCoordinator asks which broker coordinates a group.
 func (c *Client) findCoordinator(ctx context.Context, group string) (int32, error) {
 	a, err := c.ask(ctx, request{
-		key: keyFindCoordinator, version: 2, to: anyBroker, again: true,
+		key: keyFindCoordinator, version: 2, to: anyBroker, again: true, slack: lookupTimeout,
 		body: func(f *frame) {
 			f.string(group)
 			f.int8(0) // a group

@@ -64,7 +64,7 @@ type topicAnswer struct {
 // metadata asks any broker. Nil names mean all topics, empty ones none.
 func (c *Client) metadata(ctx context.Context, names []string) ([]topicAnswer, error) {
 	a, err := c.ask(ctx, request{
-		key: keyMetadata, version: 10, flexible: true, to: anyBroker, again: true,
+		key: keyMetadata, version: 10, flexible: true, to: anyBroker, again: true, slack: lookupTimeout,
 		body: func(f *frame) {
 			if names == nil {
 				f.uvarint(0)

@@ -107,7 +107,7 @@ func (c *Client) listOffsets(ctx context.Context, topic string, partitions []int
 // listOffsetsOf asks one leader. It returns what it learned and the last error.
 func (c *Client) listOffsetsOf(ctx context.Context, leader int32, topic string, partitions []int32, at int64, isolation int8) (map[int32]int64, error) {
 	a, err := c.ask(ctx, request{
-		key: keyListOffsets, version: 4, to: leader, again: true,
+		key: keyListOffsets, version: 4, to: leader, again: true, slack: dataTimeout,
 		body: func(f *frame) {
 			f.int32(-1) // a consumer
 			f.int8(isolation)

@@ -120,3 +120,45 @@ func TestAGroupStaysTogetherWhenConnectionsBreak(t *testing.T) {
 		require.Equal(t, g, b.await(t, 3), "broken connections are no rebalance")
 	})
 }
+
+// TestALeaderThatDiesLosesAndDoublesNothing kills and freezes leaders of a
+// replicated topic while it is written and read.
+func TestALeaderThatDiesLosesAndDoublesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: three Kafka processes")
+	}
+	cluster := brokertest.StartKafka(t, 3)
+	env := cluster.Env(t)
+	const partitions = 3
+	topic := env.Topic(t, partitions)
+	p := producer(t, env.Client, broker.ProducerOptions{})
+	stop, done := make(chan struct{}), make(chan map[broker.TopicPartition]map[int64]string, 1)
+	go func() { done <- produceUntil(t, p, topic, stop) }()
+	require.Eventually(t, func() bool { return bounds(t, env, topic).End > 100 }, time.Minute, 10*time.Millisecond)
+	leader := func() int {
+		ts, err := env.Client.Topics(ctxOf(t), topic)
+		require.NoError(t, err)
+		return int(ts[0].Partitions[0].Leader) - 1
+	}
+	end := int64(0)
+	progress := func() {
+		require.Eventually(t, func() bool {
+			b, err := env.Client.Bounds(ctxOf(t), topic, []int32{0})
+			return err == nil && b[0].End > end+100
+		}, 2*time.Minute, 50*time.Millisecond)
+		end = bounds(t, env, topic).End
+	}
+	progress()
+	dead := leader()
+	cluster.Kill(dead)
+	progress()
+	require.NoError(t, cluster.Restart(dead))
+	progress()
+	frozen := leader()
+	require.NoError(t, cluster.Stop(frozen))
+	progress()
+	require.NoError(t, cluster.Cont(frozen))
+	progress()
+	close(stop)
+	verify(t, env, topic, partitions, <-done)
+}

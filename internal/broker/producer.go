@@ -301,7 +301,7 @@ func (p *Producer) fresh(ctx context.Context, old int64) (producerState, error) 
 
 func (c *Client) initProducerID(ctx context.Context) (producerState, error) {
 	a, err := c.ask(ctx, request{
-		key: keyInitProducerID, version: 1, to: anyBroker, again: true,
+		key: keyInitProducerID, version: 1, to: anyBroker, again: true, slack: lookupTimeout,
 		body: func(f *frame) {
 			f.nullString("") // no transaction
 			f.int32(-1)

@@ -94,6 +94,39 @@ func produceAll(t *testing.T, p *broker.Producer, topic string, writers, n, batc
 	return acked
 }
 
+// produceUntil writes until it is told to stop, and returns what was acknowledged.
+func produceUntil(t *testing.T, p *broker.Producer, topic string, stop <-chan struct{}) map[broker.TopicPartition]map[int64]string {
+	t.Helper()
+	acked := map[broker.TopicPartition]map[int64]string{}
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return acked
+		default:
+		}
+		var recs []broker.ProduceRecord
+		for part := range int32(3) {
+			recs = append(recs, broker.ProduceRecord{Value: fmt.Appendf(nil, "0-%d", 3*i+int(part)), Partition: part})
+		}
+		out, err := p.Produce(context.Background(), topic, recs)
+		if err != nil {
+			t.Errorf("produce: %v", err)
+			return acked
+		}
+		for j, o := range out {
+			if o.Err != nil {
+				t.Errorf("record %s: %v", recs[j].Value, o.Err)
+				continue
+			}
+			tp := broker.TopicPartition{Topic: topic, Partition: o.Partition}
+			if acked[tp] == nil {
+				acked[tp] = map[int64]string{}
+			}
+			acked[tp][o.Offset] = string(recs[j].Value)
+		}
+	}
+}
+
 func TestNothingIsLostOrDoubledWhenConnectionsBreak(t *testing.T) {
 	brokertest.All(t, func(t *testing.T, env *brokertest.Env) {
 		const partitions = 3
