@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/market"
 	"github.com/tapecast/tapecast/schemas"
 )
@@ -15,9 +14,6 @@ import (
 // demoRetry is the pause between two tries to make the demo topics, on a
 // cluster that is not there yet.
 const demoRetry = 100 * time.Millisecond
-
-// demoRetention bounds each demo topic: 1 GiB.
-const demoRetention = "1073741824"
 
 // demo makes the demo topics, then runs the market unless it is not wanted.
 func (d *Dev) demo(reg *schemas.Registry) part {
@@ -44,17 +40,8 @@ func (d *Dev) demo(reg *schemas.Registry) part {
 	}}
 }
 
-// makeDemo makes the demo's topics before the market would: kept by size, not
-// by age, because recordings that people publish to them are years old.
+// makeDemo makes the demo's topics and waits until the catalog has them.
 func (d *Dev) makeDemo(ctx context.Context, reg *schemas.Registry) error {
-	for _, name := range market.Topics() {
-		_, err := d.client.CreateTopic(ctx, broker.TopicSpec{Name: name, Partitions: 1, Config: map[string]string{
-			"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": demoRetention,
-		}})
-		if err != nil {
-			return fmt.Errorf("create topic %s: %w", name, err)
-		}
-	}
 	if err := market.Setup(ctx, d.client, reg); err != nil {
 		return err
 	}
