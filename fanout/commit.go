@@ -90,9 +90,11 @@ func (m *member) commit(ctx context.Context) int {
 		return 0
 	}
 	offsets := make(map[broker.TopicPartition]broker.Committed, len(owned))
+	var scratch []progress
 	for _, p := range owned {
-		c, scratch, ok := p.commitment(m.scratch)
-		m.scratch = scratch
+		var c broker.Committed
+		var ok bool
+		c, scratch, ok = p.commitment(scratch)
 		if ok {
 			offsets[p.tp] = c
 		}

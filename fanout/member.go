@@ -21,9 +21,6 @@ type member struct {
 	loops    *errgroup.Group
 	loopsCtx context.Context //nolint:containedctx // the life of the loops that assigned starts
 
-	// owned by commitLoop
-	scratch []progress
-
 	// guarded by mu
 	mu         sync.Mutex
 	generation *broker.Generation
