@@ -199,19 +199,34 @@ func (f *Feed) Ready() error {
 // Topics lists the feeds.
 func (f *Feed) Topics() []catalog.Feed { return f.catalog.Feeds() }
 
+// ErrNotSynced says that the cluster has not been heard of for a while: nobody
+// can tell whether a topic exists that is not known here. It may, later.
+var ErrNotSynced = errors.New("the cluster's topics are not known now")
+
+// staleAfter is how long the catalogue's last answer proves that a topic is not there.
+const staleAfter = 5 * time.Second
+
+// Refresh asks the cluster for its topics now; callers share one question.
+func (f *Feed) Refresh(ctx context.Context) error { return f.catalog.Refresh(ctx) }
+
 // Open starts a subscription to all keys (nil) or some (an empty, non-nil
 // list is none). wake is called, without waiting, whenever a Read, Live or
 // Partitions may give more than the last one did; it comes from any goroutine,
 // also before Open has returned and, once, after Close, stands for all
 // partitions, and must not block. Open never blocks and may
-// be called before Run. stream.ErrUnknownTopic if there is no such feed.
+// be called before Run. stream.ErrUnknownTopic if there is no such feed, as the
+// cluster said a moment ago; ErrNotSynced if it has not said so for a while.
 func (f *Feed) Open(topic string, keys [][]byte, wake func()) (*Sub, error) {
 	f.book.mu.Lock()
 	defer f.book.mu.Unlock()
 	// Under the lock, so that nobody goes back to an older answer of the catalogue.
 	cf, ok := f.catalog.Feed(topic)
 	if !ok {
-		return nil, fmt.Errorf("open %.80q: %w", topic, stream.ErrUnknownTopic)
+		err := stream.ErrUnknownTopic
+		if time.Since(f.catalog.Synced()) > staleAfter {
+			err = ErrNotSynced
+		}
+		return nil, fmt.Errorf("open %.80q: %w", topic, err)
 	}
 	t, err := f.follow(cf)
 	if err != nil {
