@@ -51,7 +51,7 @@ func (c *conversation) composeReplies(b *block) (more bool) {
 const beatSize = 32 << 10
 
 func (c *conversation) composeHeartbeat(b *block, now time.Time) {
-	c.beatAt = now.Add(c.heartbeat)
+	c.beatAt, c.beatNow = now.Add(c.heartbeat), false
 	low := c.lowest()
 	if len(low) == 0 {
 		if !c.anyLevel1() {
@@ -113,6 +113,9 @@ func (c *conversation) composeEvents(b *block, now time.Time) (full bool) {
 	if c.composeReplies(b) { // an ack comes before its events
 		return true
 	}
+	if c.beatNow { // a client knows of every partition before its first event
+		c.composeHeartbeat(b, now)
+	}
 	c.reads = 0
 	for idle := 0; idle < len(c.subs) && !full; {
 		c.turn = (c.turn + 1) % len(c.subs)
@@ -141,8 +144,10 @@ func (c *conversation) refresh(s *subscription) {
 	if s.state != positioned {
 		return
 	}
-	s.grow(s.hold.Partitions())
-	c.follow(s, len(s.cursors))
+	if s.snapshot == nil && s.grow(s.hold.Partitions()) {
+		c.follow(s, len(s.cursors))
+		c.beatNow = s.level1()
+	}
 	s.wakeAll()
 }
 

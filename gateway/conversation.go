@@ -53,6 +53,7 @@ type conversation struct {
 	replies   []reply
 	replySize int
 	beatAt    time.Time // next heartbeat; zero = none due
+	beatNow   bool      // a heartbeat is due before the next event
 	over      bool      // no task is started any more
 	slow      bool      // a subscription is further behind than allowed
 	last      *protocol.Error

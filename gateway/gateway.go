@@ -1,19 +1,22 @@
 // Package gateway is stage 3 of 3: Batch to Frame to socket. It holds the
 // sessions: WebSocket, SSE and NDJSON, over the feed (package feed).
 //
-//	                 readLoop ──command──▶ inbox ┐
-//	socket ◀─bytes── loop: conversation ◀────────┤
-//	                  │    subscriptions, cursors │◀──wake── feed
-//	                  └──Read(cursor)──▶ tape     ┘
+//	                readLoop ──commands──▶ mailbox ┐
+//	socket ◀─bytes─ loop: conversation ◀────wake────┤
+//	                 │    subscriptions, cursors     └──wake── feed
+//	                 └──Read(cursor)──▶ tape
 //
 // A session has no queue of messages. It owns cursors; its loop reads from the
 // tapes what they have not passed yet, gathers shared, prebuilt frames into one
 // buffer and writes that with one call. Nothing shared ever waits for a
 // session: the feed only wakes it.
 //
-// Goroutines: two per WebSocket session (readLoop and the session's loop), the
-// handler's own per HTTP stream, and up to four short tasks per session while
-// positions are looked up. Service.Run waits for all of them.
+// What is decided without I/O is apart from what is done: place says where a
+// subscription begins, conversation says what leaves in the next write.
+//
+// Goroutines: two per WebSocket session (readLoop and the session's loop), one
+// per HTTP stream beside its handler, and up to four short tasks per session
+// while positions are looked up. Service.Run waits for all of them.
 package gateway
 
 import (

@@ -22,6 +22,8 @@ func (c *conversation) serveSnapshot(b *block, s *subscription) (progress, full 
 	c.flushGap(b, s)
 	shot.free()
 	s.snapshot = nil
+	s.due.Store(true) // partitions may have come meanwhile
+	c.notify()
 	return true, false
 }
 

@@ -86,6 +86,7 @@ func TestPartitionsThatComeLaterBeginAtZero(t *testing.T) {
 	ack := c.event("subscribed")
 	r.feed.change("price", func(tp *fakeTopic) { tp.parts = append(tp.parts, &fakeLog{}) })
 	r.feed.produce("price", 1, "", "1")
+	require.Equal(t, map[string]any{"1": map[string]any{"0": 3.0, "1": 0.0}}, c.event("heartbeat")["covered"])
 	f := c.frame()
 	require.Equal(t, 1.0, f["partition"])
 	require.Equal(t, 0.0, f["offset"])

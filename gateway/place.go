@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/protocol"
@@ -94,12 +95,23 @@ func (p *placement) resumeOffset(w *protocol.Subscribe, f *facts) *protocol.Erro
 	return nil
 }
 
-// resumeOffsets takes partitions that are not named from the live edge on.
+// resumeOffsets takes partitions that are not named from the live edge on, but
+// those above the highest named one from 0 on: whoever kept a position for
+// every partition there was would otherwise miss what a newer one began with.
 func (p *placement) resumeOffsets(w *protocol.Subscribe, f *facts) *protocol.Error {
 	if err := known("from.offsets", w.From.Offsets, f); err != nil && (w.From.Epoch.IsZero() || w.From.Epoch == f.epoch) {
 		return err
 	}
-	p.resumeAt(w.From.Offsets, w.From.Epoch, f)
+	at := maps.Clone(w.From.Offsets)
+	if w.From.Epoch.IsZero() || w.From.Epoch == f.epoch {
+		highest := slices.Max(slices.Collect(maps.Keys(at)))
+		for part := range f.bounds {
+			if part > highest {
+				at[part] = 0
+			}
+		}
+	}
+	p.resumeAt(at, w.From.Epoch, f)
 	return nil
 }
 

@@ -107,9 +107,9 @@ func (s *subscription) position(p placement) {
 
 // grow adds partitions that came after the ack: they begin at 0, unless the
 // subscription has an end that lies before them.
-func (s *subscription) grow(partitions []int32) {
+func (s *subscription) grow(partitions []int32) bool {
 	if len(partitions) <= len(s.cursors) {
-		return
+		return false
 	}
 	until := int64(noEnd)
 	if s.wish.Until.Kind != protocol.UntilNone {
@@ -121,6 +121,7 @@ func (s *subscription) grow(partitions []int32) {
 		}
 	}
 	slices.SortFunc(s.cursors, func(a, b cursor) int { return int(a.partition) - int(b.partition) })
+	return true
 }
 
 func (s *subscription) find(partition int32) *cursor {
