@@ -142,9 +142,31 @@ func skipInt32s(a *answer) int {
 // topicEntry caches who leads a topic's partitions. It is asked again when
 // somebody finds it wrong.
 type topicEntry struct {
-	mu    sync.Mutex
-	topic Topic
-	at    time.Time // when it was asked; zero = never, or found wrong
+	turn chan struct{} // holds one token: its holder asks, and others wait no longer than their contexts
+
+	mu    sync.Mutex // never held while Kafka is asked
+	topic Topic      // guarded by mu
+	at    time.Time  // guarded by mu; when it was asked; zero = never, or found wrong
+}
+
+func newTopicEntry() *topicEntry {
+	e := &topicEntry{turn: make(chan struct{}, 1)}
+	e.turn <- struct{}{}
+	return e
+}
+
+// get returns what is known, if it is not older than maxAge.
+func (e *topicEntry) get(maxAge time.Duration) (t Topic, fresh, known bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	known = !e.at.IsZero()
+	return e.topic, known && time.Since(e.at) < maxAge, known
+}
+
+func (e *topicEntry) set(t Topic) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.topic, e.at = t, time.Now()
 }
 
 // topic returns a topic's identity and leaders, not older than maxAge, and
@@ -153,19 +175,26 @@ func (c *Client) topic(ctx context.Context, name string, maxAge time.Duration) (
 	c.mu.Lock()
 	e := c.topics[name]
 	if e == nil {
-		e = &topicEntry{}
+		e = newTopicEntry()
 		c.topics[name] = e
 	}
 	c.mu.Unlock()
 
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.at.IsZero() && time.Since(e.at) < maxAge {
-		return e.topic, nil
+	if t, fresh, _ := e.get(maxAge); fresh {
+		return t, nil
+	}
+	select {
+	case <-ctx.Done():
+		return Topic{}, fmt.Errorf("ask for topic %s: %w", name, ctx.Err())
+	case <-e.turn:
+	}
+	defer func() { e.turn <- struct{}{} }()
+	if t, fresh, _ := e.get(maxAge); fresh { // somebody else has asked meanwhile
+		return t, nil
 	}
 	t, err := c.askTopic(ctx, name)
 	if err != nil {
-		if e.at.IsZero() {
+		if _, _, known := e.get(maxAge); !known {
 			c.mu.Lock()
 			if c.topics[name] == e {
 				delete(c.topics, name) // names that do not exist must not pile up
@@ -174,7 +203,7 @@ func (c *Client) topic(ctx context.Context, name string, maxAge time.Duration) (
 		}
 		return Topic{}, err
 	}
-	e.topic, e.at = t, time.Now()
+	e.set(t)
 	return t, nil
 }
 
