@@ -2,14 +2,14 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,89 +17,61 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Options of a Client. The zero value of every field but URLs is a default.
-type Options struct {
-	URLs   []string     // gateways, ws:// or wss://; tried in turn after a failure
-	Header http.Header  // sent with the upgrade, e.g. Authorization
-	Logger *slog.Logger // default: silent
-	// Buffer is how many bytes of frames a subscription holds before the
-	// connection is no longer read. Default 4 MiB.
-	Buffer int
-	// MinBackoff and MaxBackoff bound the wait before a reconnection, which
-	// doubles with each failure and is drawn evenly from [0, that] (full
-	// jitter). Defaults 100 ms and 15 s.
-	MinBackoff, MaxBackoff time.Duration
-	// NetDial replaces the dialer (tests, proxies).
-	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
-}
-
-// maxFrame is the longest message taken from a gateway, bytes.
-const maxFrame = 16 << 20
-
-// silence is how long a connection may say nothing (a gateway pings every 30 s).
-const silence = 75 * time.Second
-
-// ErrClosed is returned after Close.
-var ErrClosed = errors.New("client is closed")
-
 // Client is one multiplexed connection to a gateway, kept up. Safe for
 // concurrent use.
 type Client struct {
+	// static after construction
 	opt    Options
-	dialer *websocket.Dialer
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the connection loop has ended
+	wake   chan struct{} // one slot: commands may be due
 
+	nextID     atomic.Int64
+	active     atomic.Int64 // subscriptions
 	reconnects atomic.Int64
+	forwards   sync.WaitGroup // of Chan
 
+	// guarded by mu; a Subscription's own mu is taken inside it, never around it
 	mu     sync.Mutex
-	subs   map[string]*Subscription // by id
-	nextID int
-	conn   *websocket.Conn // nil while there is none
-	err    error           // final: the gateway said not to come back, or Close
+	subs   []*Subscription // in the order in which they were made
+	wires  map[int64]*Subscription
+	routes map[string]*route
+	link   *link // nil while there is no connection
+	state  State
+	err    error // final: the gateway said not to come back, or Close
+}
 
-	wmu sync.Mutex // one writer of conn at a time
+// route finds the subscription that a data frame of a topic belongs to.
+type route struct {
+	all  *Subscription
+	keys map[string]*Subscription
 }
 
 // Dial starts a client. It returns at once: the connection is made, and made
 // again, in the background; a gateway that is away is no error here. ctx bounds
 // the life of the client.
 func Dial(ctx context.Context, o Options) (*Client, error) {
-	if len(o.URLs) == 0 {
-		return nil, errors.New("client: Options.URLs names no gateway")
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Buffer <= 0 {
-		o.Buffer = 4 << 20
-	}
-	if o.MinBackoff <= 0 {
-		o.MinBackoff = 100 * time.Millisecond
-	}
-	if o.MaxBackoff < o.MinBackoff {
-		o.MaxBackoff = max(15*time.Second, o.MinBackoff)
+	if err := o.fill(); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	c := &Client{
-		opt: o, cancel: cancel, done: make(chan struct{}), subs: map[string]*Subscription{},
-		dialer: &websocket.Dialer{
-			HandshakeTimeout: 10 * time.Second, ReadBufferSize: 16 << 10, WriteBufferSize: 1 << 10,
-			NetDialContext: o.NetDial, Proxy: http.ProxyFromEnvironment,
-		},
+		opt: o, cancel: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		wires: map[int64]*Subscription{}, routes: map[string]*route{},
 	}
-	go func() {
+	go func() { // owned by the client: Close waits for it
 		defer close(c.done)
 		c.connLoop(ctx)
 	}()
 	return c, nil
 }
 
-// Close ends the client and its subscriptions, and waits for its goroutine.
+// Close ends the client and its subscriptions, and waits for its goroutines.
 func (c *Client) Close() {
 	c.cancel()
 	c.Break()
 	<-c.done
+	c.forwards.Wait()
 }
 
 // Break cuts the connection without a goodbye; the client reconnects and
@@ -107,12 +79,12 @@ func (c *Client) Close() {
 func (c *Client) Break() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn != nil {
-		_ = c.conn.NetConn().Close()
+	if c.link != nil {
+		c.link.cut()
 	}
 }
 
-// Reconnects counts how often a connection was made after the first.
+// Reconnects counts how often a connection was tried again after the first.
 func (c *Client) Reconnects() int64 { return c.reconnects.Load() }
 
 // Done is closed when the client has ended; Err then tells why.
@@ -125,94 +97,137 @@ func (c *Client) Err() error {
 	return c.err
 }
 
+// State returns how the connection stands.
+func (c *Client) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+func (c *Client) turn(s State) {
+	c.mu.Lock()
+	c.state = s
+	c.mu.Unlock()
+	c.opt.OnState(s)
+}
+
 // verdict is what the end of a connection asks for.
 type verdict struct {
 	err      error
-	final    bool          // do not come back
-	min, max time.Duration // the gateway's wish for when to come back
-	healthy  bool          // frames came: backoff starts anew
+	final    bool // do not come back
+	asked    bool // the gateway said when: between min and max
+	min, max time.Duration
+	lived    time.Duration // since the upgrade
 }
 
 func (c *Client) connLoop(ctx context.Context) {
-	backoff := c.opt.MinBackoff
+	failures := 0
 	for try := 0; ; try++ {
 		v := c.connect(ctx, c.opt.URLs[try%len(c.opt.URLs)])
-		if ctx.Err() != nil {
-			c.fail(ErrClosed)
+		switch {
+		case ctx.Err() != nil:
+			c.end(ErrClosed)
 			return
-		}
-		if v.final {
-			c.fail(v.err)
+		case v.final:
+			c.end(v.err)
 			return
+		case v.lived >= steady:
+			failures = 0
 		}
-		if v.healthy {
-			backoff = c.opt.MinBackoff
+		wait := c.backoff(failures)
+		if v.asked {
+			wait = v.min + rand.N(v.max-v.min+1) //nolint:gosec // a spread, not a secret
 		}
-		wait := time.Duration(rand.Int64N(int64(backoff) + 1))
-		if v.max > 0 {
-			wait = v.min + time.Duration(rand.Int64N(int64(v.max-v.min)+1))
-		}
-		backoff = min(2*backoff, c.opt.MaxBackoff)
+		failures++
 		c.opt.Logger.Info("reconnecting", slog.Any("error", v.err), slog.Duration("wait", wait))
-		select {
-		case <-ctx.Done():
-			c.fail(ErrClosed)
+		c.turn(State{Phase: Waiting, Wait: wait, Err: v.err})
+		if !sleep(ctx, wait) {
+			c.end(ErrClosed)
 			return
-		case <-time.After(wait):
 		}
 		c.reconnects.Add(1)
 	}
 }
 
-func (c *Client) fail(err error) {
+// backoff draws the wait after so many failures in a row.
+func (c *Client) backoff(failures int) time.Duration {
+	b := c.opt.MinBackoff
+	for range failures / len(c.opt.URLs) {
+		if b = 2 * b; b >= c.opt.MaxBackoff {
+			b = c.opt.MaxBackoff
+			break
+		}
+	}
+	return rand.N(b + 1) //nolint:gosec // a spread, not a secret
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// end is the end of the client.
+func (c *Client) end(err error) {
 	c.mu.Lock()
 	c.err = err
-	subs := c.subs
-	c.subs = map[string]*Subscription{}
+	subs := slices.Clone(c.subs)
+	for _, s := range subs {
+		c.removeLocked(s)
+	}
 	c.mu.Unlock()
+	c.cancel()
 	for _, s := range subs {
 		s.fail(err)
 	}
+	c.turn(State{Phase: Closed, Err: err})
 }
 
 // connect makes one connection and reads it until it ends.
 func (c *Client) connect(ctx context.Context, url string) verdict {
-	conn, resp, err := c.dialer.DialContext(ctx, url, c.opt.Header)
-	if err != nil {
-		return dialVerdict(url, resp, err)
+	c.turn(State{Phase: Connecting, URL: url})
+	d := websocket.Dialer{
+		HandshakeTimeout: 10 * time.Second, ReadBufferSize: 32 << 10, WriteBufferSize: 1 << 10,
+		NetDialContext: c.opt.NetDial, Proxy: http.ProxyFromEnvironment, Subprotocols: []string{"tapecast.json.batch", "tapecast.json"},
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.NetConn().Close() })
-	defer stop()
-	conn.SetReadLimit(maxFrame)
-	_ = conn.SetReadDeadline(time.Now().Add(silence))
-	conn.SetPingHandler(func(data string) error {
-		_ = conn.SetReadDeadline(time.Now().Add(silence))
-		return conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(10*time.Second))
-	})
-
-	c.mu.Lock()
-	c.conn = conn
-	subs := make([]*Subscription, 0, len(c.subs))
-	for _, s := range c.subs {
-		subs = append(subs, s)
+	if c.opt.Format == Avro {
+		d.Subprotocols = []string{"tapecast.avro"}
 	}
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		c.conn = nil
-		c.mu.Unlock()
-	}()
-	for _, s := range subs {
-		if err := c.write(conn, s.command()); err != nil {
-			return verdict{err: err}
+	header := c.opt.Header.Clone()
+	if c.opt.Credentials != nil {
+		cr, err := c.opt.Credentials(ctx)
+		if err != nil {
+			return verdict{err: fmt.Errorf("credentials: %w", err)}
 		}
+		if header == nil {
+			header = http.Header{}
+		}
+		for k, v := range cr.Header {
+			header[k] = v
+		}
+		d.Subprotocols = append(d.Subprotocols, cr.Subprotocols...)
 	}
-	return c.readLoop(ctx, conn)
+	ws, resp, err := d.DialContext(ctx, url, header)
+	if err != nil {
+		return c.dialVerdict(url, resp, err)
+	}
+	if c.opt.Format == Avro && ws.Subprotocol() != "tapecast.avro" {
+		_ = ws.Close()
+		return verdict{err: fmt.Errorf("%s does not speak tapecast.avro", url), final: true}
+	}
+	since := time.Now()
+	v := c.serve(ctx, ws, url)
+	v.lived = time.Since(since)
+	return v
 }
 
 // dialVerdict reads the HTTP answer to an upgrade that was refused.
-func dialVerdict(url string, resp *http.Response, err error) verdict {
+func (c *Client) dialVerdict(url string, resp *http.Response, err error) verdict {
 	v := verdict{err: fmt.Errorf("dial %s: %w", url, err)}
 	if resp == nil {
 		return v
@@ -221,48 +236,15 @@ func dialVerdict(url string, resp *http.Response, err error) verdict {
 	v.err = fmt.Errorf("dial %s: HTTP %d: %s", url, resp.StatusCode, body)
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusRequestTimeout:
+	case http.StatusUnauthorized:
+		v.final = c.opt.Credentials == nil
 	default:
 		v.final = resp.StatusCode >= 400 && resp.StatusCode < 500
 	}
 	return v
 }
 
-func (c *Client) readLoop(ctx context.Context, conn *websocket.Conn) verdict {
-	v := verdict{}
-	for {
-		kind, msg, err := conn.ReadMessage()
-		if err != nil {
-			return closeVerdict(v, err)
-		}
-		_ = conn.SetReadDeadline(time.Now().Add(silence))
-		if kind != websocket.TextMessage {
-			continue
-		}
-		v.healthy = true
-		var w wire
-		if err := json.Unmarshal(msg, &w); err != nil {
-			return verdict{err: fmt.Errorf("frame is not JSON: %w", err)}
-		}
-		switch w.Event {
-		case "bye":
-			if len(w.WaitMs) == 2 && w.WaitMs[0] >= 0 && w.WaitMs[1] >= w.WaitMs[0] {
-				v.min, v.max = time.Duration(w.WaitMs[0])*time.Millisecond, time.Duration(w.WaitMs[1])*time.Millisecond
-			}
-			v.final = !w.Retry
-			v.err = &Error{Code: w.Code, Message: w.Message, Retry: w.Retry}
-		case "error":
-			c.refused(ctx, conn, &w)
-		case "heartbeat":
-			c.heartbeat(ctx, msg, &w)
-		default:
-			if s := c.find(&w); s != nil {
-				s.take(ctx, msg, &w)
-			}
-		}
-	}
-}
-
-// closeVerdict reads the close code: 4500-4999 do not come back.
+// closeVerdict reads how a connection ended: 4500-4999 do not come back.
 func closeVerdict(v verdict, err error) verdict {
 	var ce *websocket.CloseError
 	if errors.As(err, &ce) {
@@ -277,82 +259,93 @@ func closeVerdict(v verdict, err error) verdict {
 	return v
 }
 
-// find tells whose frame it is: control frames name the subscription, data
-// frames its topic and key.
-func (c *Client) find(w *wire) *Subscription {
+// Subscribe starts a subscription; ctx bounds its life. What the gateway has
+// against it (an unknown topic, say) comes from Next. Two subscriptions of a
+// client may not share keys of one topic: an Error with the code overlap.
+func (c *Client) Subscribe(ctx context.Context, topic string, o SubscribeOptions) (*Subscription, error) {
+	s := newSubscription(c, topic, o)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if w.Event != "" {
-		return c.subs[idString(w.ID)]
+	if c.err != nil {
+		return nil, c.err
 	}
-	for _, s := range c.subs {
-		if s.topic == w.Topic && s.wants(w) {
-			return s
-		}
+	if err := c.addLocked(s); err != nil {
+		return nil, err
 	}
+	s.stop = context.AfterFunc(ctx, s.Close)
+	c.kick()
+	return s, nil
+}
+
+// addLocked enters a subscription into the routes.
+func (c *Client) addLocked(s *Subscription) error {
+	r := c.routes[s.topic]
+	if r == nil {
+		r = &route{keys: map[string]*Subscription{}}
+	}
+	clash := r.all != nil || s.keys == nil && len(r.keys) > 0
+	for k := range s.keys {
+		clash = clash || r.keys[k] != nil
+	}
+	if clash {
+		return &Error{Code: "overlap", Message: "another subscription of this client has some of these keys of " + s.topic}
+	}
+	c.routes[s.topic] = r
+	if s.keys == nil {
+		r.all = s
+	}
+	for k := range s.keys {
+		r.keys[k] = s
+	}
+	c.subs = append(c.subs, s)
+	c.active.Add(1)
 	return nil
 }
 
-func idString(raw json.RawMessage) string {
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return string(raw)
+// removeLocked takes a subscription out; false = it was out already.
+func (c *Client) removeLocked(s *Subscription) bool {
+	i := slices.Index(c.subs, s)
+	if i < 0 {
+		return false
 	}
-	return s
+	c.subs = slices.Delete(c.subs, i, i+1)
+	c.active.Add(-1)
+	if s.stop != nil {
+		s.stop()
+	}
+	r := c.routes[s.topic]
+	if s.keys == nil {
+		r.all = nil
+	}
+	for k := range s.keys {
+		delete(r.keys, k)
+	}
+	if r.all == nil && len(r.keys) == 0 {
+		delete(c.routes, s.topic)
+	}
+	return true
 }
 
-func (c *Client) heartbeat(ctx context.Context, msg []byte, w *wire) {
-	for id, at := range w.Covered {
-		c.mu.Lock()
-		s := c.subs[id]
-		c.mu.Unlock()
-		if s != nil {
-			s.covered(ctx, msg, at)
-		}
-	}
-}
-
-// refused ends the subscription that an error names, or has it asked for again
-// when the error is transient.
-func (c *Client) refused(ctx context.Context, conn *websocket.Conn, w *wire) {
-	e := &Error{Code: w.Code, Message: w.Message, Retry: w.Retry}
+// remove takes out a subscription of which the gateway says nothing more.
+func (c *Client) remove(s *Subscription) {
 	c.mu.Lock()
-	s := c.subs[idString(w.ID)]
-	if s != nil && !w.Retry {
-		delete(c.subs, s.id)
-	}
-	c.mu.Unlock()
-	switch {
-	case s == nil:
-		c.opt.Logger.Warn("gateway error", slog.String("code", w.Code), slog.String("message", w.Message))
-	case !w.Retry:
-		s.fail(e)
+	defer c.mu.Unlock()
+	c.removeLocked(s)
+	maps.DeleteFunc(c.wires, func(_ int64, o *Subscription) bool { return o == s })
+}
+
+// kick has the connection look for commands that are due.
+func (c *Client) kick() {
+	select {
+	case c.wake <- struct{}{}:
 	default:
-		// The next connection asks again, after a backoff, from the same position.
-		c.opt.Logger.Warn("subscription refused for now", slog.String("topic", s.topic), slog.String("code", w.Code))
-		_ = conn.NetConn().Close()
 	}
 }
 
-func (c *Client) write(conn *websocket.Conn, msg []byte) error {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	if err := conn.WriteMessage(websocket.TextMessage, msg); err != nil {
-		return fmt.Errorf("write command: %w", err)
-	}
-	return nil
-}
-
-// send writes a command on the connection, if there is one now.
-func (c *Client) send(msg []byte) {
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
-	if conn == nil {
-		return // the next connection sends what is due
-	}
-	if err := c.write(conn, msg); err != nil {
-		_ = conn.NetConn().Close()
+func (c *Client) report(bad []Violation) {
+	for _, v := range bad {
+		c.opt.Logger.Error("the feed broke its promise", slog.String("kind", v.Kind), slog.String("topic", v.Topic),
+			slog.Int("partition", int(v.Partition)), slog.Int64("offset", v.Offset), slog.Int64("next", v.Next))
+		c.opt.OnViolation(v)
 	}
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -16,82 +17,124 @@ const (
 	KindSubscribed             // the gateway acknowledged (again, after each reconnection)
 	KindLive                   // the replay has reached the live edge
 	KindGap                    // a stretch is missing, with its cause
-	KindReset                  // the topic's history is another one now; reading goes on at its start
+	KindReset                  // the topic's history is another one now; reading goes on at From
 	KindEnd                    // `until` was reached: the last frame
 	KindHeartbeat              // coverage moved on
 )
 
-var kindNames = map[string]Kind{
-	"subscribed": KindSubscribed, "live": KindLive, "gap": KindGap, "reset": KindReset, "end": KindEnd, "heartbeat": KindHeartbeat,
-}
+var kindNames = [...]string{"data", "subscribed", "live", "gap", "reset", "end", "heartbeat"}
 
 // String returns the protocol's word for the kind.
 func (k Kind) String() string {
-	for w, kk := range kindNames {
-		if kk == k {
-			return w
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+func kindOf(event string) (Kind, bool) {
+	for k, w := range kindNames {
+		if w == event && k != int(KindData) {
+			return Kind(k), true
 		}
 	}
-	return "data"
+	return 0, false
 }
 
 // Frame is one frame of a subscription, in the order in which the gateway sent it.
+// Its bytes are never written again, but share a block of memory with their
+// neighbours: clone what is to be kept for long.
 type Frame struct {
 	Kind Kind
-	Raw  []byte // the JSON text as received
+	Raw  []byte // the JSON text as received; a gap that the client made itself has one too
 
 	// Data frames.
 	Topic     string
 	Partition int32
 	Offset    int64
-	Key       string // "" when the record has none
-	Value     json.RawMessage
-	Time      int64 // the record's timestamp, milliseconds since the Unix epoch
-	Snapshot  bool  // part of the snapshot, not an event after it
+	Key       string          // "" when the record has none
+	Value     json.RawMessage // JSON; or the Avro body with the Avro format
+	Time      int64           // the record's timestamp, milliseconds since the Unix epoch
+	Schema    uint32          // Avro format: the body's schema in the registry; 0 = not Avro
+	Tombstone bool            // the key was deleted: no value
+	Snapshot  bool            // part of a snapshot: state, not an event after it
+	Latest    bool            // newest value of a skipped stretch (on_slow), inside the gap reported before
 
-	// Subscribed: where each partition starts, where live was, and how.
+	// Subscribed and Reset: where each partition starts, where live was, and how.
+	// Live, End and Heartbeat: LiveAt is the position that was reached.
 	From, LiveAt map[int32]int64
 	Epoch        string
 	Resume       string // exact, clamped or reset
 
-	// Gap: [GapFrom, GapTo) of Partition.
+	// Gap: [GapFrom, GapTo) of Partition. Reset: Cause is epoch or beyond.
 	GapFrom, GapTo int64
 	Cause          string
+
+	avro func(schema uint32, body []byte, v any) error
 }
 
-// Decode unmarshals a data frame's value.
-func (f *Frame) Decode(v any) error { return json.Unmarshal(f.Value, v) }
+// Decode unmarshals a data frame's value: JSON, or Avro by Options.DecodeAvro.
+// A tombstone leaves v as it is.
+func (f *Frame) Decode(v any) error {
+	switch {
+	case f.Kind != KindData:
+		return fmt.Errorf("a %s frame has no value", f.Kind)
+	case f.Tombstone:
+		return nil
+	case f.Schema == 0:
+		return json.Unmarshal(f.Value, v)
+	case f.avro == nil:
+		return errors.New("client: no Options.DecodeAvro is given")
+	}
+	return f.avro(f.Schema, f.Value, v)
+}
 
 // At returns the record's timestamp.
 func (f *Frame) At() time.Time { return time.UnixMilli(f.Time) }
 
-// wire is any frame of the gateway, data or control.
-type wire struct {
-	Event     string          `json:"event"`
-	ID        json.RawMessage `json:"id"`
-	Topic     string          `json:"topic"`
-	Partition int32           `json:"partition"`
-	Key       string          `json:"key"`
-	KeyBase64 string          `json:"key_base64"`
-	Data      json.RawMessage `json:"data"`
-	Offset    int64           `json:"offset"`
-	Time      int64           `json:"ts"`
-	Snapshot  bool            `json:"snapshot"`
+// control is any control frame of the gateway.
+type control struct {
+	Event     string             `json:"event"`
+	ID        json.RawMessage    `json:"id"`
+	Topic     string             `json:"topic"`
+	Partition int32              `json:"partition"`
+	Epoch     string             `json:"epoch"`
+	From      json.RawMessage    `json:"from"` // offsets, or a gap's offset
+	To        int64              `json:"to"`
+	Live      offsets            `json:"live"`
+	Until     offsets            `json:"until"`
+	At        offsets            `json:"at"`
+	Resume    string             `json:"resume"`
+	Cause     string             `json:"cause"`
+	Covered   map[string]offsets `json:"covered"`
+	Code      string             `json:"code"`
+	Message   string             `json:"message"`
+	Retry     bool               `json:"retry"`
+	WaitMs    []int64            `json:"wait_ms"`
+}
 
-	Epoch   string                     `json:"epoch"`
-	From    json.RawMessage            `json:"from"`
-	To      int64                      `json:"to"`
-	Live    offsets                    `json:"live"`
-	At      offsets                    `json:"at"`
-	Resume  string                     `json:"resume"`
-	Cause   string                     `json:"cause"`
-	Covered map[string]offsets         `json:"covered"`
-	Cursor  json.RawMessage            `json:"cursor"`
-	Code    string                     `json:"code"`
-	Message string                     `json:"message"`
-	Retry   bool                       `json:"retry"`
-	WaitMs  []int64                    `json:"wait_ms"`
-	_       map[string]json.RawMessage // unknown fields are ignored, as the protocol asks
+// id is the subscription's number; 0 = none of ours.
+func (w *control) id() int {
+	n, err := strconv.Atoi(string(w.ID))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// offset reads a gap's from.
+func (w *control) offset() int64 {
+	n, _ := integer(w.From)
+	return n
+}
+
+// from reads a set of offsets.
+func (w *control) from() offsets {
+	var o offsets
+	if json.Unmarshal(w.From, &o) != nil {
+		return nil
+	}
+	return o
 }
 
 // offsets is partition to offset, as the protocol writes it: {"0":4711}.
@@ -100,27 +143,19 @@ type offsets map[int32]int64
 // UnmarshalJSON reads {"0":4711}.
 func (o *offsets) UnmarshalJSON(b []byte) error {
 	var m map[string]int64
-	if err := json.Unmarshal(b, &m); err != nil {
+	if err := json.Unmarshal(b, &m); err != nil || m == nil {
 		return err
-	}
-	out, err := parseOffsets(m)
-	*o = out
-	return err
-}
-
-func parseOffsets(m map[string]int64) (offsets, error) {
-	if m == nil {
-		return nil, nil
 	}
 	out := make(offsets, len(m))
 	for k, v := range m {
 		p, err := strconv.ParseInt(k, 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("partition %q is not a number", k)
+			return fmt.Errorf("partition %q is not a number", k)
 		}
 		out[int32(p)] = v
 	}
-	return out, nil
+	*o = out
+	return nil
 }
 
 // Error is an error that the gateway reported.
@@ -130,4 +165,9 @@ type Error struct {
 	Retry   bool // the same may succeed later
 }
 
-func (e *Error) Error() string { return "gateway: " + e.Code + ": " + e.Message }
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return "gateway: " + e.Code
+	}
+	return "gateway: " + e.Code + ": " + e.Message
+}

@@ -1,153 +1,164 @@
 package client
 
 import (
-	"context"
-	"encoding/base64"
-	"encoding/json"
-	"iter"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 )
-
-// From says where a subscription begins. The zero value is live.
-type From struct{ wire json.RawMessage }
-
-// Live begins with what is written from now on.
-func Live() From { return From{} }
-
-// Earliest begins at the first retained offset.
-func Earliest() From { return From{json.RawMessage(`"earliest"`)} }
-
-// Last begins n matching events back.
-func Last(n int) From { return From{json.RawMessage(`{"last":` + strconv.Itoa(n) + `}`)} }
-
-// Time begins at the first event at or after t.
-func Time(t time.Time) From {
-	return From{mustJSON(map[string]string{"time": t.UTC().Format(time.RFC3339Nano)})}
-}
-
-// Offset begins at an offset of a topic with one partition.
-func Offset(o int64) From { return From{mustJSON(map[string]int64{"offset": o})} }
-
-// Offsets begins at the next offsets that a client holds; epoch is the topic's
-// identity that they belong to ("" = do not check).
-func Offsets(next map[int32]int64, epoch string) From {
-	m := map[string]any{"offsets": wireOffsets(next)}
-	if epoch != "" {
-		m["epoch"] = epoch
-	}
-	return From{mustJSON(m)}
-}
-
-// Raw is any `from` or `until` of the protocol, as JSON.
-func Raw(j json.RawMessage) From { return From{j} }
-
-func wireOffsets(next map[int32]int64) map[string]int64 {
-	m := make(map[string]int64, len(next))
-	for p, o := range next {
-		m[strconv.Itoa(int(p))] = o
-	}
-	return m
-}
-
-func mustJSON(v any) json.RawMessage {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // only maps of strings and numbers come here
-	}
-	return b
-}
 
 // SubscribeOptions of one subscription.
 type SubscribeOptions struct {
 	Keys       []string // nil = all keys
 	From       From
-	Until      From   // zero = no end
-	Mode       string // "", "all", "latest" or "snapshot"
-	IntervalMs int    // latest: at most one event per key in that time
-	Extra      map[string]any
+	Until      From           // zero = no end
+	Mode       string         // "", "all", "latest" or "snapshot"
+	IntervalMs int            // latest: at most one event per key in that time
+	Extra      map[string]any // further fields of the command, e.g. on_slow
+
+	Buffer   int       // bytes; 0 = as Options.Buffer says
+	Overflow *Overflow // nil = as Options.Overflow says
 }
 
-// Violation is a breach of the feed's promise that the client noticed.
-type Violation struct {
-	Topic     string
-	Partition int32
-	Offset    int64 // of the offending frame
-	Next      int64 // what the client held
-}
+// phase of a subscription at the gateway.
+type phase uint8
 
-// Subscription is one subscription of a Client. Its methods are for one
-// goroutine at a time, except Close, Positions and Violations.
+const (
+	wanted phase = iota // a command is due
+	asked               // sent, not acknowledged
+	acked               // events come
+	parked              // taken back because its reader is away
+	over                // nothing comes any more
+)
+
+// Subscription is one subscription of a Client. Next, Frames and Chan are for
+// one goroutine at a time; everything else may be called from any.
 type Subscription struct {
-	c     *Client
-	id    string
-	topic string
-	opt   SubscribeOptions
-	keys  map[string]bool // nil = all
-	limit int
+	// static after construction
+	c        *Client
+	topic    string
+	opt      SubscribeOptions
+	keys     map[string]bool // nil = all
+	limit    int
+	overflow Overflow
+	more     chan struct{} // one slot: frames or err changed
+	room     chan struct{} // one slot: the reader took some
+	stop     func() bool   // forgets the context of Subscribe
 
+	// guarded by mu
 	mu       sync.Mutex
-	more     sync.Cond // frames or err changed, or room was made
-	frames   []Frame
-	bytes    int
+	q        queue
 	err      error
-	closed   bool
-	epoch    string
-	received map[int32]int64 // next offset, of what came
+	phase    phase
+	wire     int64 // id of the command; 0 = none was sent
+	dueAt    time.Time
+	refusals int
+	lost     time.Time     // since when the topic is unknown to the gateway
+	stalled  time.Duration // held up since the buffer was half empty
+	t        tracker
+	ask      map[int32]int64 // position of the command under way
+	until    offsets         // as the gateway took it
+	known    bool            // acknowledged once
 	handed   map[int32]int64 // next offset, of what Next has returned
+	handedIn string          // the epoch of that
+	names    map[string]string
 	bad      []Violation
 	badCount int
+	fresh    []Violation // to be reported when mu is free
 }
 
-// Subscribe starts a subscription. An error of the gateway (unknown topic, say)
-// comes from Next.
-func (c *Client) Subscribe(topic string, o SubscribeOptions) (*Subscription, error) {
-	s := &Subscription{c: c, topic: topic, opt: o, limit: c.opt.Buffer, handed: map[int32]int64{}}
-	s.more.L = &s.mu
+func newSubscription(c *Client, topic string, o SubscribeOptions) *Subscription {
+	s := &Subscription{
+		c: c, topic: topic, opt: o, limit: c.opt.Buffer, overflow: c.opt.Overflow,
+		more: make(chan struct{}, 1), room: make(chan struct{}, 1), names: map[string]string{},
+	}
+	if o.Buffer > 0 {
+		s.limit = o.Buffer
+	}
+	if o.Overflow != nil {
+		s.overflow = *o.Overflow
+	}
 	if o.Keys != nil {
 		s.keys = make(map[string]bool, len(o.Keys))
 		for _, k := range o.Keys {
 			s.keys[k] = true
 		}
 	}
-	c.mu.Lock()
-	if c.err != nil {
-		defer c.mu.Unlock()
-		return nil, c.err
+	s.t = tracker{topic: topic, snapshot: o.Mode == "snapshot", broken: s.broken}
+	if o.From.at != nil {
+		s.t.epoch = o.From.at.Epoch
 	}
-	c.nextID++
-	s.id = strconv.Itoa(c.nextID)
-	c.subs[s.id] = s
-	c.mu.Unlock()
-	c.send(s.command())
-	return s, nil
+	return s
+}
+
+// broken notes a violation; s.mu is held.
+func (s *Subscription) broken(v Violation) {
+	s.badCount++
+	if len(s.bad) < 100 {
+		s.bad = append(s.bad, v)
+	}
+	s.fresh = append(s.fresh, v)
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// renew makes the subscription due on a new connection.
+func (s *Subscription) renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase == asked || s.phase == acked {
+		s.phase = wanted
+	}
+	s.dueAt = time.Time{}
+}
+
+// due tells whether a command is to be sent, and when.
+func (s *Subscription) due() (bool, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase == wanted, s.dueAt
 }
 
 // command is the `sub` command that goes on where the subscription stands.
-func (s *Subscription) command() []byte {
+// id 0 = none is due.
+func (s *Subscription) command() (id int64, text []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id, _ := strconv.Atoi(s.id)
-	m := map[string]any{"cmd": "sub", "id": id, "topic": s.topic}
+	if s.phase != wanted {
+		return 0, nil
+	}
+	if s.wire == 0 {
+		s.wire = s.c.nextID.Add(1)
+	}
+	m := map[string]any{"cmd": "sub", "id": s.wire, "topic": s.topic}
 	maps.Copy(m, s.opt.Extra)
 	if s.opt.Keys != nil {
 		m["keys"] = s.opt.Keys
 	}
-	if s.opt.Until.wire != nil {
-		m["until"] = s.opt.Until.wire
-	}
-	mode := s.opt.Mode
+	mode, from := s.opt.Mode, s.opt.From
+	s.ask = nil
 	switch {
-	case s.received != nil:
-		m["from"] = Offsets(s.received, s.epoch).wire
+	case s.t.next != nil:
+		from = At(Position{Epoch: s.t.epoch, Next: s.t.next})
+		s.ask = maps.Clone(s.t.next)
 		if mode == "snapshot" {
-			mode = "all" // the snapshot was taken; what is owed is what came after it
+			mode = "" // the snapshot was taken; what is owed is what came after it
 		}
-	case s.opt.From.wire != nil:
-		m["from"] = s.opt.From.wire
+	case from.at != nil:
+		s.ask = maps.Clone(from.at.Next)
+	}
+	if from.wire != nil {
+		m["from"] = from.wire
+	}
+	if s.until != nil {
+		m["until"] = positionJSON(s.until, "") // "live" meant the end as it was then
+	} else if s.opt.Until.wire != nil {
+		m["until"] = s.opt.Until.wire
 	}
 	if mode != "" {
 		m["mode"] = mode
@@ -155,138 +166,224 @@ func (s *Subscription) command() []byte {
 	if s.opt.IntervalMs > 0 {
 		m["interval_ms"] = s.opt.IntervalMs
 	}
-	return mustJSON(m)
+	s.phase = asked
+	return s.wire, mustJSON(m)
 }
 
-func (s *Subscription) wants(w *wire) bool {
-	if s.keys == nil {
-		return true
-	}
-	return s.keys[frameKey(w)]
-}
-
-func frameKey(w *wire) string {
-	if w.KeyBase64 != "" {
-		if b, err := base64.StdEncoding.DecodeString(w.KeyBase64); err == nil {
-			return string(b)
-		}
-	}
-	return w.Key
-}
-
-// take judges a frame and queues it; it waits while the buffer is full.
-func (s *Subscription) take(ctx context.Context, msg []byte, w *wire) {
+// data takes an event of the link's header.
+func (s *Subscription) data(l *link, key, raw []byte) {
+	h := &l.h
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := Frame{Raw: msg, Topic: s.topic, Partition: w.Partition, Kind: KindData}
-	if w.Event != "" {
-		k, known := kindNames[w.Event]
-		if !known {
-			return // a newer gateway may say more; ignored, as the protocol asks
+	leave := s.makeRoom(l, len(raw)+len(h.data))
+	if s.phase == acked && s.t.data(int32(h.partition), h.offset, h) { //nolint:gosec // scan has looked
+		f := Frame{
+			Kind: KindData, Raw: raw, Topic: s.topic, Partition: int32(h.partition), Offset: h.offset, Key: s.name(key), //nolint:gosec // as above
+			Value: h.data, Time: h.ts, Schema: uint32(h.schema), Tombstone: h.tombstone, Snapshot: h.snapshot, Latest: h.latest, //nolint:gosec // as above
+			avro: s.c.opt.DecodeAvro,
 		}
-		f.Kind = k
+		s.q.push(&f)
+		leave = s.bound(leave)
 	}
-	switch f.Kind {
-	case KindData:
-		f.Offset, f.Key, f.Value, f.Time, f.Snapshot = w.Offset, frameKey(w), w.Data, w.Time, w.Snapshot
-		if !s.judge(&f) {
+	s.unlock(l, leave)
+}
+
+// maxNames bounds the keys whose strings are shared between frames.
+const maxNames = 4096
+
+func (s *Subscription) name(key []byte) string {
+	if len(key) == 0 {
+		return ""
+	}
+	if n, ok := s.names[string(key)]; ok {
+		return n
+	}
+	if len(s.names) >= maxNames {
+		clear(s.names)
+	}
+	n := string(key)
+	s.names[n] = n
+	return n
+}
+
+// unlock frees mu, then does what must not be done under it: wakes the reader,
+// reports violations, takes the subscription back at the gateway if leave is an id.
+func (s *Subscription) unlock(l *link, leave int64) {
+	fresh, failed := s.fresh, s.err != nil && leave != 0
+	s.fresh = nil
+	s.mu.Unlock()
+	signal(s.more)
+	if len(fresh) > 0 {
+		s.c.report(fresh)
+	}
+	if leave != 0 {
+		l.leave(leave, s.topic)
+	}
+	if failed {
+		s.c.remove(s)
+	}
+}
+
+// makeRoom waits until n bytes more may be taken, parks the subscription, or
+// fails it, as its policy says; s.mu is held, and let go while it waits. leave
+// is the id to take back at the gateway, 0 = none.
+func (s *Subscription) makeRoom(l *link, n int) (leave int64) {
+	switch {
+	case s.phase != acked || s.q.len() == 0 || s.q.bytes+n <= s.limit || s.overflow == DropOldest:
+		return 0
+	case s.overflow == Fail:
+		return s.overfull()
+	case s.t.next == nil: // a snapshot under way cannot be taken up in the middle
+		if s.q.bytes+n <= maxSnapshot {
+			return 0
+		}
+		return s.overfull()
+	}
+	for s.phase == acked && s.q.bytes+n > s.limit && s.q.len() > 0 {
+		patience := s.c.opt.Stall
+		if s.c.active.Load() > 1 {
+			patience -= s.stalled // others wait as well: it counts together
+		}
+		if patience <= 0 || l.ctx.Err() != nil {
+			return s.park()
+		}
+		begun := time.Now()
+		t := time.NewTimer(patience)
+		s.mu.Unlock()
+		late := false
+		select {
+		case <-s.room:
+		case <-l.ctx.Done():
+		case <-t.C:
+			late = true
+		}
+		t.Stop()
+		s.mu.Lock()
+		s.stalled += time.Since(begun)
+		if late && s.phase == acked {
+			return s.park()
+		}
+	}
+	return 0
+}
+
+// park takes the subscription back until its reader has read; s.mu is held.
+func (s *Subscription) park() (leave int64) {
+	leave, s.wire, s.phase = s.wire, 0, parked
+	return leave
+}
+
+// overfull ends the subscription; s.mu is held.
+func (s *Subscription) overfull() (leave int64) {
+	if s.err == nil {
+		s.err = ErrOverflow
+	}
+	s.phase = over
+	return s.wire
+}
+
+// bound keeps the buffer in its limit after something was put in; s.mu is held.
+func (s *Subscription) bound(leave int64) int64 {
+	if s.overflow == DropOldest && s.q.bytes > s.limit && !s.q.drop(s.limit) {
+		return s.overfull()
+	}
+	return leave
+}
+
+// control takes a control frame.
+func (s *Subscription) control(l *link, kind Kind, w *control, raw []byte) {
+	f := Frame{Kind: kind, Raw: raw, Topic: s.topic, Partition: w.Partition}
+	s.mu.Lock()
+	ready := s.phase == acked || kind == KindSubscribed && s.phase == asked
+	var leave int64
+	if ready && kind == KindGap {
+		leave = s.makeRoom(l, len(raw))
+		ready = s.phase == acked
+	}
+	if !ready {
+		s.unlock(l, leave)
+		return
+	}
+	switch kind {
+	case KindSubscribed:
+		if s.subscribed(&f, w) {
+			leave = s.park() // asked for again at once, with the new partitions
+			s.phase = wanted
+			s.unlock(l, leave)
+			s.c.kick()
 			return
 		}
-	case KindSubscribed:
-		s.subscribed(&f, w)
 	case KindGap:
-		var from int64
-		_ = json.Unmarshal(w.From, &from)
-		f.GapFrom, f.GapTo, f.Cause = from, w.To, w.Cause
-		s.advance(w.Partition, w.To)
+		f.GapFrom = w.offset()
+		f.GapTo, f.Cause = w.To, w.Cause
+		s.t.gap(w.Partition, f.GapFrom, f.GapTo, f.Cause)
 	case KindReset:
-		s.received, s.handed, s.epoch = map[int32]int64{}, map[int32]int64{}, w.Epoch
-		f.Epoch = w.Epoch
-		var from offsets
-		if json.Unmarshal(w.From, &from) == nil {
-			maps.Copy(s.received, from)
-		}
-	case KindLive:
+		f.Epoch, f.Cause, f.From = w.Epoch, w.Cause, w.from()
+		s.t.reset(w.Epoch, w.from())
+	case KindHeartbeat:
 		f.LiveAt = w.At
-		for p, o := range w.At {
-			s.advance(p, o)
-		}
+		s.t.covered(w.At)
+	default: // live, end
+		f.LiveAt = w.At
+		s.t.passed(w.At)
 	}
-	s.push(ctx, f)
+	s.enqueue(&f)
+	leave = s.bound(leave)
+	if s.overflow == Block && s.q.bytes > 2*s.limit && s.t.next != nil && s.phase == acked {
+		leave = s.park() // control frames alone have filled it
+	}
+	if kind == KindEnd {
+		s.phase = over
+		s.err = ErrEnd
+	}
+	s.unlock(l, leave)
+	if kind == KindEnd {
+		s.c.remove(s)
+	}
 }
 
-// judge checks a data frame against what the client holds; false = keep it back.
-func (s *Subscription) judge(f *Frame) bool {
-	if f.Snapshot || s.opt.Mode == "latest" && s.received == nil {
+// enqueue puts a control frame into the buffer. Of heartbeats in a row the
+// newest is enough.
+func (s *Subscription) enqueue(f *Frame) {
+	if last := s.q.last(); f.Kind == KindHeartbeat && last != nil && last.Kind == KindHeartbeat {
+		s.q.bytes += size(f) - size(last)
+		*last = *f
+		return
+	}
+	s.q.push(f)
+}
+
+// subscribed takes an acknowledgement; true = it must be asked for again.
+func (s *Subscription) subscribed(f *Frame, w *control) bool {
+	f.From, f.LiveAt, f.Epoch, f.Resume = w.from(), w.Live, w.Epoch, w.Resume
+	if s.t.acked(w.Epoch, w.Resume, f.From, s.ask, s.opt.Until.wire != nil) {
 		return true
 	}
-	next, known := s.received[f.Partition]
-	if known && f.Offset < next {
-		s.badCount++
-		if len(s.bad) < 100 {
-			s.bad = append(s.bad, Violation{Topic: s.topic, Partition: f.Partition, Offset: f.Offset, Next: next})
-		}
-		return false
+	s.phase, s.known, s.refusals, s.lost = acked, true, 0, time.Time{}
+	if w.Until != nil {
+		s.until = w.Until
 	}
-	s.advance(f.Partition, f.Offset+1)
-	return true
+	return false
 }
 
-func (s *Subscription) advance(p int32, next int64) {
-	if s.received == nil {
-		return // not positioned yet (a snapshot under way)
-	}
-	if next > s.received[p] {
-		s.received[p] = next
-	}
-}
-
-func (s *Subscription) subscribed(f *Frame, w *wire) {
-	var from offsets
-	_ = json.Unmarshal(w.From, &from)
-	f.From, f.LiveAt, f.Epoch, f.Resume = from, w.Live, w.Epoch, w.Resume
-	if w.Resume == "reset" || s.epoch != "" && s.epoch != w.Epoch {
-		s.received, s.handed = nil, map[int32]int64{}
-	}
-	s.epoch = w.Epoch
-	if s.received == nil {
-		s.received = make(map[int32]int64, len(from))
-		maps.Copy(s.received, from)
-		return
-	}
-	for p, o := range from {
-		s.advance(p, o)
-	}
-}
-
-func (s *Subscription) covered(ctx context.Context, msg []byte, at offsets) {
+// again has a refused subscription asked for later; false = the refusal stands.
+func (s *Subscription) again(e *Error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for p, o := range at {
-		s.advance(p, o)
+	starting := false
+	if s.known && e.Code == "unknown_topic" {
+		// A gateway that has just started may not have found the topic yet.
+		if s.lost.IsZero() {
+			s.lost = time.Now()
+		}
+		starting = time.Since(s.lost) < gone
 	}
-	s.push(ctx, Frame{Kind: KindHeartbeat, Raw: msg, Topic: s.topic, LiveAt: at})
-}
-
-// push waits for room and queues; s.mu is held.
-func (s *Subscription) push(ctx context.Context, f Frame) {
-	if s.bytes >= s.limit {
-		stop := context.AfterFunc(ctx, func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.more.Broadcast()
-		})
-		defer stop()
+	if s.phase != asked || !e.Retry && !starting {
+		return false
 	}
-	for s.bytes >= s.limit && !s.closed && ctx.Err() == nil {
-		s.more.Wait()
-	}
-	if s.closed || ctx.Err() != nil {
-		return
-	}
-	s.frames = append(s.frames, f)
-	s.bytes += len(f.Raw)
-	s.more.Broadcast()
+	s.phase = wanted
+	s.dueAt = time.Now().Add(max(s.c.backoff(s.refusals*len(s.c.opt.URLs)), time.Millisecond))
+	s.refusals++
+	return true
 }
 
 func (s *Subscription) fail(err error) {
@@ -295,89 +392,24 @@ func (s *Subscription) fail(err error) {
 	if s.err == nil {
 		s.err = err
 	}
-	s.more.Broadcast()
+	s.phase = over
+	signal(s.more)
+	signal(s.room)
 }
 
-// Next returns the next frame, in order. It waits; ctx ends the wait. After the
-// subscription's end it returns the error that ended it, ErrClosed after Close.
-func (s *Subscription) Next(ctx context.Context) (Frame, error) {
+// Close ends the subscription: it is taken back at the gateway, and Next
+// returns ErrClosed after what is buffered.
+func (s *Subscription) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.frames) == 0 && s.err == nil {
-		stop := context.AfterFunc(ctx, func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.more.Broadcast()
-		})
-		defer stop()
+	id := s.wire
+	s.mu.Unlock()
+	s.c.mu.Lock()
+	removed, l := s.c.removeLocked(s), s.c.link
+	s.c.mu.Unlock()
+	if removed && l != nil && id != 0 {
+		l.leave(id, s.topic)
 	}
-	for len(s.frames) == 0 {
-		if s.err != nil {
-			return Frame{}, s.err
-		}
-		if err := ctx.Err(); err != nil {
-			return Frame{}, err
-		}
-		s.more.Wait()
-	}
-	f := s.frames[0]
-	s.frames[0] = Frame{}
-	s.frames = s.frames[1:]
-	s.bytes -= len(f.Raw)
-	s.more.Broadcast()
-	s.hand(&f)
-	return f, nil
-}
-
-// hand moves the position that the caller holds; s.mu is held.
-func (s *Subscription) hand(f *Frame) {
-	move := func(p int32, next int64) {
-		if next > s.handed[p] {
-			s.handed[p] = next
-		}
-	}
-	switch f.Kind {
-	case KindData:
-		if !f.Snapshot {
-			move(f.Partition, f.Offset+1)
-		}
-	case KindGap:
-		move(f.Partition, f.GapTo)
-	case KindSubscribed:
-		for p, o := range f.From {
-			move(p, o)
-		}
-	case KindLive, KindHeartbeat:
-		for p, o := range f.LiveAt {
-			move(p, o)
-		}
-	}
-}
-
-// Frames iterates over Next until an error ends it; ctx's end is not reported.
-func (s *Subscription) Frames(ctx context.Context) iter.Seq2[Frame, error] {
-	return func(yield func(Frame, error) bool) {
-		for {
-			f, err := s.Next(ctx)
-			if err != nil {
-				if ctx.Err() == nil {
-					yield(Frame{}, err)
-				}
-				return
-			}
-			if !yield(f, nil) {
-				return
-			}
-		}
-	}
-}
-
-// Positions returns the next offset per partition after what Next has returned,
-// and the topic's epoch: hand them to [Offsets] to go on there later, here or anywhere.
-func (s *Subscription) Positions() (next map[int32]int64, epoch string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.handed), s.epoch
+	s.fail(ErrClosed)
 }
 
 // Violations returns how often the feed broke its promise, and the first hundred.
@@ -385,30 +417,4 @@ func (s *Subscription) Violations() (int, []Violation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.badCount, slices.Clone(s.bad)
-}
-
-// Close ends the subscription.
-func (s *Subscription) Close() {
-	s.c.mu.Lock()
-	delete(s.c.subs, s.id)
-	s.c.mu.Unlock()
-	s.mu.Lock()
-	done := s.closed
-	s.closed = true
-	if s.err == nil {
-		s.err = ErrClosed
-	}
-	s.more.Broadcast()
-	s.mu.Unlock()
-	if !done {
-		id, _ := strconv.Atoi(s.id)
-		s.c.send(mustJSON(map[string]any{"cmd": "unsub", "id": id}))
-	}
-}
-
-// Buffered is how many frames Next can return without waiting.
-func (s *Subscription) Buffered() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.frames)
 }

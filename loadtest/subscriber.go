@@ -89,7 +89,7 @@ func (s *subscriber) life(ctx context.Context, ends <-chan map[int32]int64, goal
 	if s.epoch != "" {
 		from = client.Offsets(s.positions(), s.epoch)
 	}
-	sub, err := c.Subscribe(s.topic, client.SubscribeOptions{Keys: s.keys, From: from})
+	sub, err := c.Subscribe(ctx, s.topic, client.SubscribeOptions{Keys: s.keys, From: from})
 	if err != nil {
 		return err
 	}

@@ -176,7 +176,7 @@ func (f *subFlags) run(ctx context.Context, sys system, topic string, opt client
 		return err
 	}
 	defer c.Close()
-	sub, err := c.Subscribe(topic, opt)
+	sub, err := c.Subscribe(ctx, topic, opt)
 	if err != nil {
 		return err
 	}

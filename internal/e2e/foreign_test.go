@@ -70,7 +70,7 @@ func TestForeignProducer(t *testing.T) {
 		c, err := client.Dial(ctx, client.Options{URLs: s.ws})
 		require.NoError(t, err)
 		defer c.Close()
-		sub, err := c.Subscribe(topic, client.SubscribeOptions{From: client.Earliest()})
+		sub, err := c.Subscribe(ctx, topic, client.SubscribeOptions{From: client.Earliest()})
 		require.NoError(t, err)
 		lines := bufio.NewScanner(bytes.NewReader(want))
 		n, last := 0, int64(-1)

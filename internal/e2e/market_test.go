@@ -125,7 +125,7 @@ func follow(ctx context.Context, urls []string, topic string, o client.Subscribe
 		return err
 	}
 	defer c.Close()
-	sub, err := c.Subscribe(topic, o)
+	sub, err := c.Subscribe(ctx, topic, o)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (m *market) trades(ctx context.Context, want []trade) {
 	c, err := client.Dial(ctx, client.Options{URLs: m.s.ws})
 	require.NoError(m.t, err)
 	defer c.Close()
-	sub, err := c.Subscribe(m.tt, client.SubscribeOptions{From: client.Earliest()})
+	sub, err := c.Subscribe(ctx, m.tt, client.SubscribeOptions{From: client.Earliest()})
 	require.NoError(m.t, err)
 	for i := range want {
 		var got trade
@@ -283,7 +283,7 @@ func (m *market) snapshot(ctx context.Context) {
 	c, err := client.Dial(ctx, client.Options{URLs: m.s.ws})
 	require.NoError(m.t, err)
 	defer c.Close()
-	sub, err := c.Subscribe(m.qt, client.SubscribeOptions{Mode: "snapshot"})
+	sub, err := c.Subscribe(ctx, m.qt, client.SubscribeOptions{Mode: "snapshot"})
 	require.NoError(m.t, err)
 	got := map[string]quote{}
 	for range newest {
