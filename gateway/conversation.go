@@ -245,6 +245,8 @@ func (c *conversation) drop(s *subscription) {
 	}
 	if !s.busy {
 		s.hold.Close()
+	} else if s.cancel != nil {
+		s.cancel()
 	}
 }
 
@@ -296,8 +298,12 @@ func (c *conversation) startTasks() {
 			wish = &protocol.Subscribe{From: protocol.From{Kind: protocol.FromEarliest}} // the bounds only
 		}
 		c.tasks++
+		own, cancel := context.WithCancel(context.Background()) // ends with the subscription, or with the session
+		s.cancel = cancel
 		c.task(func(ctx context.Context) func() {
-			f, err := lookup(ctx, s.hold, wish, c.snapshots)
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)()
+			f, err := lookup(own, s.hold, wish, c.snapshots)
 			return func() { c.lookedUp(s, f, err) }
 		})
 	}

@@ -22,7 +22,8 @@ import (
 type fakeFeed struct {
 	mu     sync.Mutex
 	topics map[string]*fakeTopic
-	away   error // Bounds and OffsetsAt fail with it
+	away   error         // Bounds and OffsetsAt fail with it
+	gate   chan struct{} // a Scan waits for it after its first chunk; nil = does not
 	opened int
 	open   int
 }
@@ -295,6 +296,12 @@ func (h *fakeHold) Scan(ctx context.Context, partition int32, from, to int64, fn
 		}
 		if !fn(c) || c.To >= to {
 			return end, nil
+		}
+		if h.feed.gate != nil {
+			select {
+			case <-h.feed.gate:
+			case <-ctx.Done():
+			}
 		}
 		from = c.To
 	}

@@ -18,9 +18,9 @@ import (
 // what a client sees against what was written: in order, nothing twice, nothing
 // missing without a gap, no gap without a cause.
 func TestRandomHistoriesAreWhole(t *testing.T) {
-	seeds := 300
+	seeds := 150
 	if testing.Short() {
-		seeds = 50
+		seeds = 30
 	}
 	events, gaps, resumes := 0, 0, 0
 	for seed := range seeds {

@@ -143,6 +143,26 @@ func TestASnapshotIsBounded(t *testing.T) {
 	require.Zero(t, r.service.rules.snapshots.used.Load())
 }
 
+func TestASnapshotThatIsCutShortGivesItsRoomBack(t *testing.T) {
+	r := newRig(t, false)
+	r.feed.gate = make(chan struct{})
+	r.feed.add("price", 1)
+	r.feed.fill(t, "price", 0, 50, func(i int) string { return "k" + strconv.Itoa(i) })
+	used := func() int64 { return r.service.rules.snapshots.used.Load() }
+	for _, unsub := range []bool{false, true} {
+		c := r.connect()
+		c.send(`{"cmd":"sub","id":1,"topic":"price","mode":"snapshot"}`)
+		require.Eventually(t, func() bool { return used() > 0 }, waitLong, tick)
+		if unsub {
+			c.send(`{"cmd":"unsub","id":1}`)
+			c.event("unsubscribed")
+		} else {
+			_ = c.ws.Close()
+		}
+		require.Eventually(t, func() bool { return used() == 0 && r.feed.holds() == 0 }, waitLong, tick)
+	}
+}
+
 func TestLatestSendsTheNewestPerKeyEveryInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true)

@@ -61,6 +61,7 @@ type socket struct {
 	// owned by the session's loop
 	timeout time.Duration // a write that moves nothing for that long fails
 	maxLag  time.Duration // a write that is not done after that long fails; 0 = no limit
+	slow    bool          // closed for that; read by readLoop after the close
 
 	sess    *session    // static
 	closing atomic.Bool // set by the loop: readLoop only discards
@@ -131,6 +132,7 @@ func (t *socket) hurry() { t.timeout, t.maxLag = goodbyeTime, goodbyeTime }
 // readLoop closes the connection.
 func (t *socket) close(code protocol.CloseCode) {
 	t.closing.Store(true)
+	t.slow = code == protocol.CloseSlow
 	if code == 0 {
 		_ = t.conn.Close()
 		return
@@ -212,6 +214,9 @@ func (t *socket) finish() {
 	<-t.sess.closed
 	if !t.goodbye {
 		t.discard()
+	}
+	if t.slow {
+		t.reset()
 	}
 	_ = t.conn.Close()
 	t.sess.ended()

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -37,6 +38,8 @@ type subscription struct {
 	due  atomic.Bool // a Read may give more than the last one did
 	hold hold
 	busy bool // hold belongs to a task
+	// cancel ends the task; nil before the first.
+	cancel context.CancelFunc
 
 	state    state
 	epoch    stream.TopicID
