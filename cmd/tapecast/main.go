@@ -47,8 +47,10 @@ func commands() []command {
 		{"gateway", "production role: serve WebSocket, SSE and NDJSON clients", roleCommand(roleGateway)},
 		{"pub", "publish NDJSON or CSV to a topic", runPub},
 		{"sub", "subscribe to a topic and print its events", runSub},
-		{"topics", "list, create and describe topics", runTopics},
+		{"topics", "list, create and describe topics, and make those of a file", runTopics},
+		{"market", "write the demo market to any Kafka cluster", runMarket},
 		{"loadtest", "load a tapecast and check every client's history", runLoadtest},
+		{"health", "ask a process whether it is ready: a health check", runHealth},
 		{"config", "print the effective configuration of the production roles", runConfig},
 		{"version", "print version and build", runVersion},
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/tapecast/tapecast/schemas"
 )
 
-// topicsCommand is what the three subcommands of `tapecast topics` share.
+// topicsCommand is what the subcommands of `tapecast topics` share.
 type topicsCommand struct {
 	conn   connection
 	asJSON bool
@@ -39,9 +39,11 @@ func runTopics(ctx context.Context, sys system, args []string) error {
 		return t.runCreate(ctx, args)
 	case "describe":
 		return t.runDescribe(ctx, args)
+	case "apply":
+		return t.runApply(ctx, args)
 	}
-	return usagef("unknown subcommand %q%s; expected list, create or describe", word,
-		config.DidYouMean(word, []string{"list", "create", "describe"}))
+	return usagef("unknown subcommand %q%s; expected list, create, describe or apply", word,
+		config.DidYouMean(word, []string{"list", "create", "describe", "apply"}))
 }
 
 func (t *topicsCommand) flags(synopsis, about string, examples ...string) (*flagSet, error) {
@@ -77,7 +79,7 @@ type listed struct {
 
 func (t *topicsCommand) runList(ctx context.Context, args []string) error {
 	fs, err := t.flags("topics [list] [flags]",
-		"List topics. Subcommands: list, create NAME, describe NAME.",
+		"List topics. Subcommands: list, create NAME, describe NAME, apply FILE.",
 		"tapecast topics", "tapecast topics list --all", "tapecast topics describe quotes")
 	if err != nil {
 		return err
@@ -171,7 +173,7 @@ func (t *topicsCommand) runCreate(ctx context.Context, args []string) error {
 	var text string
 	if *schema != "" {
 		if text, err = readSchema(*schema); err != nil {
-			return err
+			return fmt.Errorf("--schema: %w", err)
 		}
 	}
 	if err := t.conn.check(); err != nil {
@@ -204,10 +206,10 @@ func checkSpec(spec *broker.TopicSpec, configs []string) error {
 func readSchema(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("--schema: %w", err)
+		return "", err
 	}
 	if _, err := schemas.Compile(string(text)); err != nil {
-		return "", fmt.Errorf("--schema %s: %w", file, err)
+		return "", fmt.Errorf("%s: %w", file, err)
 	}
 	return string(text), nil
 }

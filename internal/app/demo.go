@@ -15,41 +15,41 @@ import (
 // cluster that is not there yet.
 const demoRetry = 100 * time.Millisecond
 
-// demo makes the demo topics, then runs the market unless it is not wanted.
-func (d *Dev) demo(reg *schemas.Registry) part {
+// demo makes the demo topics, then runs the market, or with nil only keeps still.
+func (b *base) demo(reg *schemas.Registry, run *market.Options) part {
 	var made atomic.Pointer[error] // why the topics are not there yet
 	made.Store(&errNotAsked)
-	d.health.checks = append(d.health.checks, check{"demo topics", func() error { return *made.Load() }})
+	b.health.checks = append(b.health.checks, check{"demo topics", func() error { return *made.Load() }})
 	return part{"demo", func(ctx context.Context) error {
 		for {
-			err := d.makeDemo(ctx, reg)
+			err := b.makeDemo(ctx, reg)
 			made.Store(&err)
 			if err == nil {
 				break
 			}
-			d.log.Debug("demo topics", slog.Any("error", err))
+			b.log.Debug("demo topics", slog.Any("error", err))
 			if !sleep(ctx, demoRetry) {
 				return nil
 			}
 		}
-		if d.o.NoDemo {
+		if run == nil {
 			<-ctx.Done()
 			return nil
 		}
-		return market.Run(ctx, market.Options{Client: d.client, Registry: reg, Logger: d.log})
+		return market.Run(ctx, *run)
 	}}
 }
 
 // makeDemo makes the demo's topics and waits until the catalog has them.
-func (d *Dev) makeDemo(ctx context.Context, reg *schemas.Registry) error {
-	if err := market.Setup(ctx, d.client, reg); err != nil {
+func (b *base) makeDemo(ctx context.Context, reg *schemas.Registry) error {
+	if err := market.Setup(ctx, b.client, reg); err != nil {
 		return err
 	}
-	if err := d.catalog.Refresh(ctx); err != nil {
+	if err := b.catalog.Refresh(ctx); err != nil {
 		return fmt.Errorf("learn the cluster's topics: %w", err)
 	}
 	for _, name := range market.Topics() {
-		if _, ok := d.catalog.ByTopic(name); !ok {
+		if _, ok := b.catalog.ByTopic(name); !ok {
 			return fmt.Errorf("topic %s is not in the catalog yet", name)
 		}
 	}

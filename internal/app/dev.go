@@ -15,6 +15,7 @@ import (
 	"github.com/tapecast/tapecast/ingest"
 	"github.com/tapecast/tapecast/internal/config"
 	"github.com/tapecast/tapecast/internal/embedded"
+	"github.com/tapecast/tapecast/internal/market"
 	"github.com/tapecast/tapecast/schemas/registry"
 	"github.com/tapecast/tapecast/web"
 )
@@ -218,13 +219,17 @@ func (d *Dev) rooms(ln net.Listener) error {
 	mux.Handle("GET /metrics", metricsHandler(d.metrics, d.log))
 	mux.Handle("GET /", web.Handler())
 	server := newServer("http server", ln, guardHost(d.o.Listen, mux), d.log)
+	var run *market.Options
+	if !d.o.NoDemo {
+		run = &market.Options{Client: d.client, Registry: reg, Logger: d.log}
+	}
 	d.stages = [][]part{
 		d.floor,
 		{d.catalogPart()},
 		{{"ingest", in.Run}, {"fanout", caster.Run}, {"feed", tapes.Run}},
 		{server.part()},
 		{{"gateway", gate.Run}},
-		{d.demo(reg), {"announce", d.announce}},
+		{d.demo(reg, run), {"announce", d.announce}},
 	}
 	return nil
 }

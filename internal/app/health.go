@@ -40,6 +40,14 @@ func (h *health) missing() map[string]string {
 	return m
 }
 
+// gauge is readiness as a metric.
+func (h *health) gauge() float64 {
+	if len(h.missing()) > 0 {
+		return 0
+	}
+	return 1
+}
+
 func (h *health) stop() { h.stopping.Store(true) }
 
 // register mounts /healthz (the process lives) and /readyz (it can do its work).
@@ -103,6 +111,17 @@ func (p *probe) ready() error {
 		return nil
 	}
 	return p.err
+}
+
+// up is the last answer as a metric. Unlike ready, it tells of a dependency
+// that the process goes on without.
+func (p *probe) up() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return 0
+	}
+	return 1
 }
 
 func (p *probe) check() check { return check{p.name, p.ready} }

@@ -52,10 +52,14 @@ type base struct {
 
 // newBase makes the parts that all roles share.
 func newBase(role string, cfg *config.Config, env Env) *base {
-	return &base{
+	b := &base{
 		role: role, cfg: cfg, log: env.Logger.With(slog.String("role", role)),
 		metrics: newMetrics(env.Build), health: &health{},
 	}
+	b.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tapecast_ready", Help: "1 = /readyz answers 200.",
+	}, b.health.gauge))
+	return b
 }
 
 // admin binds the admin port and serves it. On a developer's machine, where
@@ -84,10 +88,20 @@ func (b *base) cluster() (err error) {
 	if err != nil {
 		return b.abandon(fmt.Errorf("topics: %w", err))
 	}
-	kafka := newProbe("kafka", false, b.log, b.client.Ping)
-	b.health.checks = append(b.health.checks, kafka.check(), check{"topics", b.catalogReady})
-	b.floor = append(b.floor, kafka.part())
+	b.watch(newProbe("kafka", false, b.log, b.client.Ping))
+	b.health.checks = append(b.health.checks, check{"topics", b.catalogReady})
 	return nil
+}
+
+// watch makes a dependency a condition of being ready, and shows it in the metrics.
+func (b *base) watch(p *probe) {
+	b.health.checks = append(b.health.checks, p.check())
+	b.floor = append(b.floor, p.part())
+	b.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "tapecast_dependency_up",
+		Help:        "1 = the dependency answered when it was last asked (every 2 s).",
+		ConstLabels: prometheus.Labels{"dependency": p.name},
+	}, p.up))
 }
 
 func newMetrics(build string) *prometheus.Registry {
@@ -147,9 +161,7 @@ func (b *base) registry() (*schemas.Registry, error) {
 	if err != nil {
 		return nil, b.abandon(fmt.Errorf("schema registry %s: %w", url, err))
 	}
-	p := newProbe("registry", true, b.log, reg.Ping)
-	b.health.checks = append(b.health.checks, p.check())
-	b.floor = append(b.floor, p.part())
+	b.watch(newProbe("registry", true, b.log, reg.Ping))
 	return reg, nil
 }
 
