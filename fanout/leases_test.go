@@ -256,7 +256,7 @@ func TestAnInterestLogThatWasMadeAgainIsFollowed(t *testing.T) {
 	r.write(topic, 0, 30)
 	g.covered(topic, 0, e, 0, 30)
 	g.check()
-	for _, s := range g.sections {
+	for _, s := range g.all() {
 		require.Equal(t, id, s.Interests.Log)
 	}
 	f.await("the old one is forgotten", func(s Stats) bool { return len(s.Nodes) == 1 })

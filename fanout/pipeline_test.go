@@ -292,7 +292,7 @@ func TestAnEndedNodeGetsNothingMore(t *testing.T) {
 	alive.covered(topic, 0, ea, 0, 10)
 	alive.check()
 	dead.check()
-	for _, s := range dead.sections {
+	for _, s := range dead.all() {
 		require.Zero(t, s.To, "nothing of what came after the end")
 	}
 }

@@ -346,6 +346,13 @@ func (g *gate) read(ctx context.Context) {
 	}
 }
 
+// all returns the sections so far.
+func (g *gate) all() []stream.Section {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.sections)
+}
+
 // await waits until cond holds of the sections.
 func (g *gate) await(what string, cond func([]stream.Section) bool) {
 	g.rig.t.Helper()
