@@ -144,4 +144,3 @@ func (c *conversation) moveBack(s *subscription, f *facts) {
 		c.tellReset(nil, s, "beyond")
 	}
 }
-
