@@ -48,6 +48,7 @@ type conversation struct {
 	keys    int             // keys of all subs
 	reads   int             // in this turn
 	tasks   int             // running
+	asking  int             // commands that wait for the cluster's topics
 	waiting []*subscription // for a task
 
 	replies   []reply
@@ -100,10 +101,7 @@ func (c *conversation) command(cmd *protocol.Command, now time.Time) {
 	c.metrics.commands.of(verbName(cmd.Verb)).Inc()
 	switch cmd.Verb {
 	case protocol.VerbSub:
-		if err := c.subscribe(cmd, now); err != nil {
-			err.ID = cmd.ID
-			c.fail(err)
-		}
+		c.sub(cmd, now, false)
 	case protocol.VerbUnsub:
 		c.unsubscribe(cmd)
 	case protocol.VerbPing:
@@ -124,8 +122,9 @@ func idOf(id protocol.ID) *protocol.ID {
 	return &id
 }
 
-// subscribe opens a subscription, or says why not.
-func (c *conversation) subscribe(cmd *protocol.Command, now time.Time) *protocol.Error {
+// subscribe opens a subscription, or says why not. asked: the cluster was
+// asked for new topics since the command came.
+func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked bool) *protocol.Error {
 	repeated, err := c.conflict(cmd)
 	if repeated != nil {
 		if repeated.state == positioned && repeated.level1() {
@@ -152,6 +151,9 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time) *protocol
 		}
 	})
 	if oerr != nil {
+		if !asked && errors.Is(oerr, stream.ErrUnknownTopic) && c.ask(cmd) {
+			return nil
+		}
 		return openError(oerr)
 	}
 	if c.parts+len(h.Partitions()) > c.maxParts {

@@ -26,6 +26,20 @@ type fakeFeed struct {
 	gate   chan struct{} // a Scan waits for it after its first chunk; nil = does not
 	opened int
 	open   int
+	asked  int
+	fresh  func() error // what Refresh does; nil = nothing
+}
+
+// Refresh asks the "cluster" for new topics.
+func (f *fakeFeed) Refresh(context.Context) error {
+	f.mu.Lock()
+	f.asked++
+	fresh := f.fresh
+	f.mu.Unlock()
+	if fresh == nil {
+		return nil
+	}
+	return fresh()
 }
 
 type fakeTopic struct {

@@ -195,7 +195,7 @@ func (s *session) turn() (e *ending, again bool) {
 			e = writeEnding(err)
 		case s.conv.slow:
 			e = slowEnding
-		case s.once && s.taken && len(s.conv.subs) == 0:
+		case s.once && s.taken && len(s.conv.subs) == 0 && s.conv.asking == 0:
 			e = &ending{reason: "end"}
 		case !again:
 			s.arm(now)

@@ -15,6 +15,7 @@ import (
 type feedSource interface {
 	Topics() []catalog.Feed
 	Open(topic string, keys [][]byte, wake func()) (hold, error)
+	Refresh(ctx context.Context) error
 }
 
 // hold is one subscription's hold on a topic, see feed.Sub. Its methods are
