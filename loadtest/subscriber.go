@@ -47,7 +47,6 @@ func (s *subscriber) wants() map[string]bool {
 // run reads until it stands at the ends that `ends` gives once it is closed.
 func (s *subscriber) run(ctx context.Context, ends <-chan map[int32]int64) error {
 	var goal map[int32]int64
-	born := time.Now()
 	for first := true; ; first = false {
 		if !first && s.epoch != "" {
 			s.resume++
@@ -58,20 +57,10 @@ func (s *subscriber) run(ctx context.Context, ends <-chan map[int32]int64) error
 		case err == nil:
 			return nil
 		case errors.Is(err, errLifeOver):
-		case s.epoch == "" && isUnknownTopic(err) && time.Since(born) < newTopic:
-			// The topic was made a moment ago; gateways find it within seconds.
 		default:
 			return fmt.Errorf("subscriber %d: %w", s.id, err)
 		}
 	}
-}
-
-// newTopic is how long a gateway may take to find a new topic.
-const newTopic = 10 * time.Second
-
-func isUnknownTopic(err error) bool {
-	var e *client.Error
-	return errors.As(err, &e) && e.Code == "unknown_topic"
 }
 
 var errLifeOver = errors.New("this connection's life is over")
