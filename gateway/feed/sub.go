@@ -248,7 +248,7 @@ func (s *Sub) read(partition int32, cursor int64, limit int) Chunk {
 	if x, ok := s.x(p); ok && cursor >= x {
 		r := p.tape.read(s.take(), cursor, s.filter, limit)
 		if !r.below {
-			return s.fromTape(p, cursor, r)
+			return s.fromTape(p, cursor, r, limit)
 		}
 	}
 	return s.fromKafka(p, cursor, limit)
@@ -278,13 +278,13 @@ func (s *Sub) changed() Status {
 	return More
 }
 
-func (s *Sub) fromTape(p *partition, cursor int64, r reading) Chunk {
+func (s *Sub) fromTape(p *partition, cursor int64, r reading, limit int) Chunk {
 	c := Chunk{From: cursor, To: r.to, Events: r.evs}
 	switch {
 	case r.gap:
 		c.Gap = &Gap{From: cursor, To: r.to, Cause: CauseRetention}
 	case r.ahead:
-		return s.ahead(p, cursor)
+		return s.ahead(p, cursor, limit)
 	case r.to == cursor:
 		c.Status = AtHead
 	}
@@ -298,11 +298,15 @@ func (s *Sub) fromTape(p *partition, cursor int64, r reading) Chunk {
 }
 
 // ahead judges a cursor beyond the tape's head: the tape will get there, or
-// the log ends before it.
-func (s *Sub) ahead(p *partition, cursor int64) Chunk {
+// the log ends before it. Where somebody has read the log from there already,
+// that answers the question, and asking it again would go in a circle.
+func (s *Sub) ahead(p *partition, cursor int64, limit int) Chunk {
 	c := Chunk{From: cursor, To: cursor, Status: AtHead}
 	if p.end.Load() >= cursor {
 		return c
+	}
+	if b, _ := s.feed.env.cache.find(p.shelf, cursor); b != nil {
+		return s.fromKafka(p, cursor, limit)
 	}
 	res, done := s.ask(p, cursor)
 	switch {
