@@ -56,14 +56,18 @@ func (p *partition) commitment(scratch []progress) (c broker.Committed, rest []p
 }
 
 // commitLoop commits every 250 ms, also without progress: a successful commit
-// is what proves that the group still counts on this instance.
-func (m *member) commitLoop(ctx context.Context) error {
+// is what proves that the group still counts on this instance. When quit is
+// closed it commits a last time; nothing else commits, so none overtakes another.
+func (m *member) commitLoop(ctx context.Context, quit <-chan struct{}) error {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
 	open := true
 	for {
 		select {
 		case <-ctx.Done():
+			return nil
+		case <-quit:
+			m.commit(ctx)
 			return nil
 		case <-tick.C:
 		case <-m.begun: // from now on the topic counts as followed

@@ -206,7 +206,9 @@ func (s *Service) Run(ctx context.Context) error {
 	base.Go(func() error { return s.follower.Run(baseCtx) })
 	base.Go(func() error { return newJanitor(s.opt.Client, s.tracker, s.graces, s.metrics, s.log).run(baseCtx) })
 	base.Go(func() error { return s.join(ctx, baseCtx, m) })
-	base.Go(func() error { return m.commitLoop(baseCtx) })
+	var commits errgroup.Group
+	lastCommit := make(chan struct{})
+	commits.Go(func() error { return m.commitLoop(baseCtx, lastCommit) })
 	loops.Go(func() error { return m.pace(loopsCtx) })
 
 	select {
@@ -217,7 +219,8 @@ func (s *Service) Run(ctx context.Context) error {
 	m.shut()
 	err := loops.Wait()
 	s.drain()
-	m.commit(groupCtx)
+	close(lastCommit)
+	err = errors.Join(err, commits.Wait())
 	leave()
 	err = errors.Join(err, base.Wait())
 	endPubs()
