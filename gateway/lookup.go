@@ -60,6 +60,9 @@ func lookupOnce(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapsho
 	if f.bounds, err = h.Bounds(short); err != nil {
 		return f, fmt.Errorf("ask for the bounds: %w", err)
 	}
+	if part, ok := newer(w.From, f); ok {
+		return f, fmt.Errorf("partition %d is not known here yet", part)
+	}
 	if err = askTimes(short, h, w, &f); err != nil {
 		return f, err
 	}
@@ -78,6 +81,27 @@ func lookupOnce(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapsho
 		return f, stream.ErrTopicChanged
 	}
 	return f, err
+}
+
+// newer finds a partition that a position of this very incarnation of the
+// topic names and that this node does not know: it was added a moment ago, and
+// the client comes from a node that was quicker to see it.
+func newer(from protocol.From, f facts) (int32, bool) {
+	switch from.Kind {
+	case protocol.FromOffsets:
+		if from.Epoch == f.epoch {
+			for part := range from.Offsets {
+				if _, ok := f.bounds[part]; !ok {
+					return part, true
+				}
+			}
+		}
+	case protocol.FromCursor:
+		if n := len(f.bounds); from.Cursor.Epoch == f.epoch && len(from.Cursor.Next) > n {
+			return int32(n), true //nolint:gosec // at most MaxPositions
+		}
+	}
+	return 0, false
 }
 
 func askTimes(ctx context.Context, h hold, w *protocol.Subscribe, f *facts) (err error) {
