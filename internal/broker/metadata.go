@@ -40,7 +40,7 @@ func (c *Client) Topics(ctx context.Context, names ...string) ([]Topic, error) {
 		out = make([]Topic, 0, len(answers))
 		for _, t := range answers {
 			switch {
-			case t.err == nil, isCode(t.err, kafka.LeaderNotAvailable):
+			case t.err == nil, isCode(t.err, kafka.LeaderNotAvailable) && len(t.Partitions) > 0:
 				out = append(out, t.Topic)
 			case isCode(t.err, kafka.UnknownTopicOrPartition, kafka.InvalidTopic):
 			default:
