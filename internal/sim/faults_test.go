@@ -47,7 +47,7 @@ var actions = map[string]action{
 	"topic made again":          recreate,
 	"partitions added":          addPartition,
 	"records deleted":           retention,
-	"compacted":                 func(w *world, _ *rand.Rand) { w.kfake.Compact() },
+	"compacted":                 compact,
 	"interest topic deleted":    func(w *world, _ *rand.Rand) { _ = w.kfake.DeleteTopic(interest.Topic) },
 }
 
@@ -350,6 +350,22 @@ func retention(w *world, rng *rand.Rand) {
 	if from, to := l.start[p], l.end[p]; to > from {
 		_ = w.kfake.DeleteRecords(t.name, p, from+1+rng.Int64N(to-from))
 	}
+}
+
+// compact compacts the feed topics that are, and the interest topic.
+func compact(w *world, _ *rand.Rand) {
+	for _, t := range w.topics {
+		if !t.compacted {
+			continue
+		}
+		t.pause.Lock()
+		defer t.pause.Unlock()
+		if err := w.dump(t); err != nil {
+			w.fail("dump of %s before it is compacted: %v", t.name, err)
+			return
+		}
+	}
+	w.kfake.Compact()
 }
 
 // script does a plan. It returns when everything is up again.
