@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/tapecast/tapecast/internal/app"
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/config"
 	"github.com/tapecast/tapecast/internal/stream"
@@ -26,6 +27,7 @@ const dialTimeout = 5 * time.Second
 type connection struct {
 	kafka       string
 	registryURL string
+	security    broker.Security // from TAPECAST_KAFKA_TLS... and TAPECAST_KAFKA_SASL_...
 	log         *slog.Logger
 }
 
@@ -38,6 +40,11 @@ func (c *connection) define(fs *flagSet, sys system) error {
 	if err != nil {
 		return usagef("%s", err)
 	}
+	env, err := config.EnvKafka(sys.environ)
+	if err != nil {
+		return usagef("%s", err)
+	}
+	c.security = app.KafkaSecurity(env)
 	fs.StringVar(&c.kafka, "kafka", kafka, "bootstrap `BROKERS`, host:port,...")
 	fs.StringVar(&c.registryURL, "registry", registry, "schema registry's `URL`")
 	c.log = slog.New(slog.NewTextHandler(sys.err, &slog.HandlerOptions{Level: slog.LevelError}))
@@ -79,7 +86,7 @@ func (c *connection) dial(ctx context.Context, clientID string) (*broker.Client,
 	if err != nil {
 		return nil, err
 	}
-	client, err := broker.New(broker.Options{Addrs: addrs, ClientID: clientID, Logger: c.log})
+	client, err := broker.New(broker.Options{Addrs: addrs, ClientID: clientID, Logger: c.log, Security: c.security})
 	if err != nil {
 		return nil, err
 	}

@@ -78,9 +78,23 @@ func (b *base) admin(addr string) error {
 	return nil
 }
 
+// KafkaSecurity is the part of the configuration that protects connections to Kafka.
+func KafkaSecurity(k config.Kafka) broker.Security {
+	s := broker.Security{
+		TLS: k.TLS, CAFile: k.TLSCA, CertFile: k.TLSCert, KeyFile: k.TLSKey,
+		Mechanism: k.Mechanism, Username: k.Username, PasswordFile: k.PasswordFile,
+	}
+	if s.Mechanism == "none" {
+		s.Mechanism = ""
+	}
+	return s
+}
+
 // cluster makes the door to Kafka, and what is known of its topics.
 func (b *base) cluster() (err error) {
-	b.client, err = broker.New(broker.Options{Addrs: b.cfg.Kafka.Brokers, ClientID: b.cfg.Kafka.ClientID, Logger: b.log})
+	b.client, err = broker.New(broker.Options{
+		Addrs: b.cfg.Kafka.Brokers, ClientID: b.cfg.Kafka.ClientID, Logger: b.log, Security: KafkaSecurity(b.cfg.Kafka),
+	})
 	if err != nil {
 		return b.abandon(fmt.Errorf("kafka client: %w", err))
 	}

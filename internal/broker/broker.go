@@ -35,6 +35,7 @@ type Options struct {
 	Addrs    []string // host:port of bootstrap brokers
 	ClientID string
 	Logger   *slog.Logger
+	Security Security
 	// Dial replaces net.Dialer.DialContext (tests: toxiproxy, in-memory pipes).
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -94,7 +95,7 @@ func New(o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{
+	c := &Client{
 		addr: kafka.TCP(addrs...),
 		id:   o.ClientID,
 		log:  o.Logger,
@@ -108,7 +109,11 @@ func New(o Options) (*Client, error) {
 		},
 		topics:   make(map[string]*topicEntry),
 		fetchVer: make(map[int32]int16),
-	}, nil
+	}
+	if err := o.Security.apply(c.transport); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Close closes idle connections.

@@ -29,7 +29,15 @@ type Config struct {
 type Kafka struct {
 	Brokers  []string // host:port of bootstrap brokers
 	ClientID string
-	Replicas int // of the topics that tapecast makes for itself; 0 = the cluster's default
+	TLS      bool
+	TLSCA    string // PEM files
+	TLSCert  string
+	TLSKey   string
+	// SASL
+	Mechanism    string // none, plain, scram-sha-256, scram-sha-512
+	Username     string
+	PasswordFile string
+	Replicas     int // of the topics that tapecast makes for itself; 0 = the cluster's default
 }
 
 // Registry says where the schema registry is.
@@ -127,7 +135,7 @@ const (
 // Default is the configuration that nobody touched. It allows no topic.
 func Default() *Config {
 	return &Config{
-		Kafka:    Kafka{Brokers: []string{DefaultKafka}, ClientID: "tapecast"},
+		Kafka:    Kafka{Brokers: []string{DefaultKafka}, ClientID: "tapecast", Mechanism: "none"},
 		Registry: Registry{URL: DefaultRegistry},
 		Log:      Log{Level: "info", Format: "text"},
 		Ingest: Ingest{

@@ -62,6 +62,14 @@ func (c *Config) commonKeys() []key {
 			stringsValue{&c.Kafka.Brokers, "host:port, or several", CheckBroker}},
 		{"kafka.client_id", "how this process names itself to Kafka",
 			stringValue{&c.Kafka.ClientID, "letters, digits, dots, dashes and underscores", checkKafkaName}},
+		{"kafka.tls", "speak TLS to the brokers", boolValue{&c.Kafka.TLS}},
+		{"kafka.tls_ca", "PEM file with the roots that brokers are checked by; empty = the system's", stringValue{&c.Kafka.TLSCA, "a file", checkAny}},
+		{"kafka.tls_cert", "PEM file with this client's certificate; empty = none", stringValue{&c.Kafka.TLSCert, "a file", checkAny}},
+		{"kafka.tls_key", "PEM file with its key", stringValue{&c.Kafka.TLSKey, "a file", checkAny}},
+		{"kafka.sasl_mechanism", "how to log in", enumValue{&c.Kafka.Mechanism, []string{"none", "plain", "scram-sha-256", "scram-sha-512"}}},
+		{"kafka.sasl_username", "user that logs in", stringValue{&c.Kafka.Username, "a name", checkAny}},
+		{"kafka.sasl_password_file", "file with the password, so that it stands in no process list and no configuration",
+			stringValue{&c.Kafka.PasswordFile, "a file", checkAny}},
 		{"kafka.replicas", "replicas of the topics that tapecast makes for itself; 0 = the cluster's default", intValue{&c.Kafka.Replicas, 0, 100}},
 		{"registry.url", "base URL of the schema registry (Confluent's REST API); empty when no topic needs one",
 			stringValue{&c.Registry.URL, "a URL such as http://registry:8081, or nothing", func(s string) error {
@@ -78,6 +86,9 @@ func (c *Config) commonKeys() []key {
 }
 
 const wantAddr = "host:port"
+
+// checkAny takes every text: what a file's name or a user is, others decide.
+func checkAny(string) error { return nil }
 
 func addr(p *string) value { return stringValue{p, wantAddr, checkAddr} }
 

@@ -100,6 +100,23 @@ func Lookup(environ []string, path string) (string, error) {
 	return "", fmt.Errorf("no key %q", path)
 }
 
+// EnvKafka returns the kafka section as the environment sets it, over the
+// defaults: for the commands that take no file.
+func EnvKafka(environ []string) (Kafka, error) {
+	c := Default()
+	var errs []error
+	for _, k := range c.keys() {
+		text := lookupEnv(environ, k.env())
+		if k.section() != "kafka" || text == "" {
+			continue
+		}
+		if err := k.value.Set(text); err != nil {
+			errs = append(errs, errors.New(badValue(k.env(), text, err, k)))
+		}
+	}
+	return c.Kafka, errors.Join(errs...)
+}
+
 // builder applies the sources in ascending precedence and gathers mistakes.
 type builder struct {
 	l        *Loaded
