@@ -47,6 +47,9 @@ func (c *Client) Append(ctx context.Context, topic string, partition int32, recs
 		if disconnected(err) {
 			c.forget(topic)
 		}
+		if isCode(err, kafka.MessageSizeTooLarge, kafka.RecordListTooLarge) {
+			err = fmt.Errorf("%w: %w", ErrRecordTooLarge, err)
+		}
 		return 0, fmt.Errorf("append to topic %s partition %d: %w", topic, partition, err)
 	}
 }
