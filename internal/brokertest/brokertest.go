@@ -71,8 +71,15 @@ func Dial(t testing.TB, addrs ...string) *broker.Client {
 // failure.
 func All(t *testing.T, f func(t *testing.T, env *Env)) {
 	t.Helper()
-	t.Run("kfake", func(t *testing.T) { f(t, Start(t)) })
-	t.Run("kafka", func(t *testing.T) { f(t, Kafka(t)) })
+	t.Run("kfake", func(t *testing.T) {
+		Report(t, "kfake")
+		f(t, Start(t))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		env := Kafka(t)
+		Report(t, "Apache Kafka "+kafkaVersion())
+		f(t, env)
+	})
 }
 
 var topicCount atomic.Int64

@@ -56,6 +56,17 @@ func Kafka(t testing.TB) *Env {
 	return &Env{Name: "kafka", Addrs: []string{shared.addr}, Client: Dial(t, shared.addr)}
 }
 
+// kafkaVersion is the version that pom.xml asks for, or where an outside broker is.
+func kafkaVersion() string {
+	if addr := os.Getenv(EnvKafka); addr != "" {
+		return "at " + addr
+	}
+	_, rest, _ := strings.Cut(string(pom), "<artifactId>kafka_2.13</artifactId>")
+	_, rest, _ = strings.Cut(rest, "<version>")
+	version, _, _ := strings.Cut(rest, "</version>")
+	return version
+}
+
 func startShared() (*Cluster, error) {
 	dir, err := os.MkdirTemp("", "tapecast-kafka-")
 	if err != nil {
