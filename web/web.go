@@ -1,10 +1,13 @@
-// Package web is a plain page on which one can subscribe and watch: embedded,
-// with no request to anywhere else. What it shows are text nodes only, under a
-// strict content security policy.
+// Package web is the console: a page on which one sees the topics of a gateway
+// live and replayed, and, where its operator looks, how the pipeline does, what
+// the sessions do and what happened to an event. It is embedded as it is, with
+// no build step and no request to anywhere else. What it shows are text nodes
+// only, under a strict content security policy.
 package web
 
 import (
 	"embed"
+	"encoding/json"
 	"io/fs"
 	"net/http"
 )
@@ -16,11 +19,22 @@ var files embed.FS
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// Parts says which parts of the console its viewer may see. It decides what is
+// offered, not what is allowed: that is up to what the listener serves.
+type Parts struct {
+	Feed     bool `json:"feed"`     // the listener serves /ws and /v1/topics
+	Operator bool `json:"operator"` // the listener serves /metrics and /v1/admin
+}
+
 // Handler serves the page at / and its files beside it. It answers GET and
 // HEAD, and 404 for anything else that it does not have.
-func Handler() http.Handler {
+func Handler(p Parts) http.Handler {
 	static, err := fs.Sub(files, "static")
 	if err != nil { // "static" is embedded above
+		panic(err)
+	}
+	parts, err := json.Marshal(p)
+	if err != nil { // two booleans
 		panic(err)
 	}
 	serve := http.FileServerFS(static)
@@ -35,6 +49,11 @@ func Handler() http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-cache")
+		if r.URL.Path == "/console.json" {
+			h.Set("Content-Type", "application/json")
+			_, _ = w.Write(parts)
+			return
+		}
 		serve.ServeHTTP(w, r)
 	})
 }

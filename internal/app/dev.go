@@ -217,7 +217,7 @@ func (d *Dev) rooms(ln net.Listener) error {
 	in.Register(mux)
 	gate.Register(mux)
 	mux.Handle("GET /metrics", metricsHandler(d.metrics, d.log))
-	mux.Handle("GET /", web.Handler())
+	mux.Handle("GET /", web.Handler(web.Parts{Feed: true, Operator: true}))
 	server := newServer("http server", ln, guardHost(d.o.Listen, mux), d.log)
 	var run *market.Options
 	if !d.o.NoDemo {
