@@ -36,7 +36,8 @@ func needsLookup(w *protocol.Subscribe) bool {
 func lookup(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapshotLimits) (f facts, err error) {
 	end := time.Now().Add(lookupTime)
 	for {
-		if f, err = lookupOnce(ctx, h, w, lim); err == nil || final(err) || ctx.Err() != nil || time.Now().After(end) {
+		epoch := h.Epoch()
+		if f, err = lookupOnce(ctx, h, w, lim); err == nil || final(err) || errors.Is(err, stream.ErrTopicChanged) && h.Epoch() == epoch || ctx.Err() != nil || time.Now().After(end) {
 			return f, err
 		}
 		select {

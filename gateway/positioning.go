@@ -46,6 +46,9 @@ func (c *conversation) lookedUp(s *subscription, f facts, err error) {
 		s.hold.Close()
 		return
 	}
+	if s.state == positioned && errors.Is(err, stream.ErrTopicChanged) {
+		return // the next read says so
+	}
 	if err != nil {
 		c.refuse(s, lookupError(err))
 		return

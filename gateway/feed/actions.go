@@ -76,6 +76,7 @@ func (p *partition) do(ctx context.Context, actions []coverage.Action, now time.
 			p.tape.restart(a.At)
 		case coverage.Take:
 			evs := p.tape.append(a.Records, a.To, now.UnixMilli(), p.copying)
+			p.env.hops.take(p, evs, a.To, p.copying)
 			p.waker.events(&p.inst.topic.subs, evs)
 		case coverage.TapeGap:
 			p.tape.gap(a.From, a.To)
@@ -191,7 +192,7 @@ func (p *partition) askEnd(ctx context.Context) {
 	p.env.spawn(func(context.Context) {
 		tctx, cancel := context.WithTimeout(ctx, boundsTimeout)
 		defer cancel()
-		b, err := p.env.bounds(tctx, p.inst.topic.name, []int32{p.id})
+		b, err := p.env.bounds(tctx, p.inst.topic.name, p.inst.id, []int32{p.id})
 		got, ok := b[p.id]
 		if err != nil || !ok {
 			p.env.metrics.boundsFailed.Inc()

@@ -13,7 +13,7 @@ import (
 type env struct {
 	// static after construction
 	open     func(topic string, id stream.TopicID, partition int32) reader
-	bounds   func(ctx context.Context, topic string, partitions []int32) (map[int32]broker.Bounds, error)
+	bounds   func(ctx context.Context, topic string, id stream.TopicID, partitions []int32) (map[int32]broker.Bounds, error)
 	refresh  func() // asks the catalogue soon
 	spawn    func(fn func(ctx context.Context))
 	budget   *budget
@@ -23,7 +23,8 @@ type env struct {
 	silence  time.Duration
 
 	bypassRate *rate
-	bypassing  atomic.Int64  // partitions in bypass
+	bypassing  atomic.Int64 // partitions in bypass
+	hops       hops
 	reads      chan struct{} // one token per gap or bypass read under way
 }
 

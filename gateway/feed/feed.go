@@ -135,7 +135,7 @@ func New(o Options) (*Feed, error) {
 		open: func(topic string, id stream.TopicID, partition int32) reader {
 			return o.Client.NewReader(topic, id, partition)
 		},
-		bounds:     o.Client.Bounds,
+		bounds:     o.Client.BoundsOf,
 		refresh:    f.refresh,
 		spawn:      f.spawner.spawn,
 		budget:     newBudget(o.TapeBytes),

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -188,12 +189,16 @@ func (s *Sub) part(id int32) *subPart {
 }
 
 // Bounds asks Kafka afresh for first retained and end offsets.
+// stream.ErrTopicChanged: they would be those of another incarnation than Epoch.
 func (s *Sub) Bounds(ctx context.Context) (map[int32]broker.Bounds, error) {
 	return s.bounds(ctx, s.Partitions())
 }
 
 func (s *Sub) bounds(ctx context.Context, ids []int32) (map[int32]broker.Bounds, error) {
-	b, err := s.feed.env.bounds(ctx, s.topic.name, ids)
+	b, err := s.feed.env.bounds(ctx, s.topic.name, s.Epoch(), ids)
+	if errors.Is(err, stream.ErrTopicChanged) {
+		s.feed.refresh()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("bounds of topic %s: %w", s.topic.name, err)
 	}

@@ -146,7 +146,7 @@ type topicEntry struct {
 
 	mu    sync.Mutex // never held while Kafka is asked
 	topic Topic      // guarded by mu
-	at    time.Time  // guarded by mu; when it was asked; zero = never, or found wrong
+	at    time.Time  // guarded by mu; when the question was sent; zero = never, or found wrong
 }
 
 func newTopicEntry() *topicEntry {
@@ -155,23 +155,32 @@ func newTopicEntry() *topicEntry {
 	return e
 }
 
-// get returns what is known, if it is not older than maxAge.
-func (e *topicEntry) get(maxAge time.Duration) (t Topic, fresh, known bool) {
+// get returns what is known, and whether it was asked for after since.
+func (e *topicEntry) get(since time.Time) (t Topic, fresh, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	known = !e.at.IsZero()
-	return e.topic, known && time.Since(e.at) < maxAge, known
+	return e.topic, known && e.at.After(since), known
 }
 
-func (e *topicEntry) set(t Topic) {
+func (e *topicEntry) set(t Topic, asked time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.topic, e.at = t, time.Now()
+	e.topic, e.at = t, asked
 }
 
 // topic returns a topic's identity and leaders, not older than maxAge, and
 // stream.ErrUnknownTopic when it does not exist.
 func (c *Client) topic(ctx context.Context, name string, maxAge time.Duration) (Topic, error) {
+	since := time.Time{}
+	if maxAge != forever {
+		since = time.Now().Add(-maxAge)
+	}
+	return c.topicSince(ctx, name, since)
+}
+
+// topicSince is topic as of an answer to a question that was sent after since.
+func (c *Client) topicSince(ctx context.Context, name string, since time.Time) (Topic, error) {
 	c.mu.Lock()
 	e := c.topics[name]
 	if e == nil {
@@ -180,7 +189,7 @@ func (c *Client) topic(ctx context.Context, name string, maxAge time.Duration) (
 	}
 	c.mu.Unlock()
 
-	if t, fresh, _ := e.get(maxAge); fresh {
+	if t, fresh, _ := e.get(since); fresh {
 		return t, nil
 	}
 	select {
@@ -189,12 +198,13 @@ func (c *Client) topic(ctx context.Context, name string, maxAge time.Duration) (
 	case <-e.turn:
 	}
 	defer func() { e.turn <- struct{}{} }()
-	if t, fresh, _ := e.get(maxAge); fresh { // somebody else has asked meanwhile
+	if t, fresh, _ := e.get(since); fresh { // somebody else has asked meanwhile
 		return t, nil
 	}
+	asked := time.Now()
 	t, err := c.askTopic(ctx, name)
 	if err != nil {
-		if _, _, known := e.get(maxAge); !known {
+		if _, _, known := e.get(since); !known {
 			c.mu.Lock()
 			if c.topics[name] == e {
 				delete(c.topics, name) // names that do not exist must not pile up
@@ -203,7 +213,7 @@ func (c *Client) topic(ctx context.Context, name string, maxAge time.Duration) (
 		}
 		return Topic{}, err
 	}
-	e.set(t)
+	e.set(t, asked)
 	return t, nil
 }
 

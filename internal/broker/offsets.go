@@ -2,12 +2,15 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/tapecast/tapecast/internal/stream"
 )
 
 // Timestamps with a meaning in ListOffsets.
@@ -43,6 +46,24 @@ func (c *Client) Bounds(ctx context.Context, topic string, partitions []int32) (
 		out[p] = Bounds{Start: starts[p], End: max(starts[p], ends[p])}
 	}
 	return out, nil
+}
+
+// BoundsOf is Bounds of one incarnation of a topic: stream.ErrTopicChanged if
+// the topic was deleted or made again, and the bounds may be another log's.
+// Kafka answers by name, so it is asked for the name's id afterwards.
+func (c *Client) BoundsOf(ctx context.Context, topic string, id stream.TopicID, partitions []int32) (map[int32]Bounds, error) {
+	b, err := c.Bounds(ctx, topic, partitions)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.topicSince(ctx, topic, time.Now())
+	switch {
+	case errors.Is(err, stream.ErrUnknownTopic), err == nil && t.ID != id:
+		return nil, fmt.Errorf("bounds of topic %s: %w", topic, stream.ErrTopicChanged)
+	case err != nil:
+		return nil, fmt.Errorf("bounds of topic %s: %w", topic, err)
+	}
+	return b, nil
 }
 
 // OffsetsAt returns for each partition the first offset whose record time is
