@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/tapecast/tapecast/internal/stream"
@@ -28,11 +29,12 @@ type Event struct {
 
 	have atomic.Uint32 // which of text, binary and poison are set: they never change after
 
-	mu     sync.Mutex
-	gone   bool                    // guarded by mu: its bytes are no longer counted
-	text   []byte                  // guarded by mu until haveText
-	binary []byte                  // guarded by mu until haveBinary
-	poison [2]*schemas.PoisonError // by Form; guarded by mu until its have bit
+	mu      sync.Mutex
+	gone    bool                    // guarded by mu: its bytes are no longer counted
+	encoded int64                   // guarded by mu: when a first frame was made, us; 0 = not yet
+	text    []byte                  // guarded by mu until haveText
+	binary  []byte                  // guarded by mu until haveBinary
+	poison  [2]*schemas.PoisonError // by Form; guarded by mu until its have bit
 }
 
 const (
@@ -114,6 +116,9 @@ func (e *Event) encode(f Form) ([]byte, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if e.encoded == 0 {
+		e.encoded = time.Now().UnixMicro()
 	}
 	bit := uint32(haveText)
 	if f == FormBinary {

@@ -239,6 +239,8 @@ func (f *Feed) deliver(inc *incarnation, payload []byte) {
 			f.metrics.unknown.Inc()
 		case !p.box.section(tagged{inc.seq, *s}):
 			f.metrics.overflow.Inc()
+		default:
+			f.env.hops.arrive(p, s, b.Writer, b.WrittenUs)
 		}
 	}
 }
