@@ -74,7 +74,7 @@ func (s *Subscription) hand(f *Frame) {
 		}
 		s.handedIn = f.Epoch
 		for p, o := range f.From {
-			move(p, o)
+			s.handed[p] = max(s.handed[p], o) // also those at 0
 		}
 	case KindReset:
 		s.handed, s.handedIn = map[int32]int64{}, f.Epoch
