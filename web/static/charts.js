@@ -1,6 +1,6 @@
 // The charts: uPlot over a Series. One key in focus is shown by its value, with
 // its spread; several by their change since the left edge, in percent.
-import { $, percent, price, rate } from "./fmt.js";
+import { $, clock, percent, price, rate } from "./fmt.js";
 import { slices } from "./series.js";
 
 const most = 8; // lines
@@ -28,19 +28,21 @@ export class Charts {
     if (this.marks.length > 64) this.marks.shift();
   }
 
-  // draw shows a series up to a moment; focus is a key's name, or null.
-  draw(series, until, span, focus) {
+  // draw shows a series: the axis goes to a moment, the lines to what is shown
+  // by now. focus is a key's name, or null.
+  draw(series, { to: until, shown }, span, focus) {
     const keys = this.choose(series, focus);
     const single = keys.length === 1;
     const spread = single && series.spreads;
     const shape = `${single}|${spread}|${keys.map((k) => k.name).join("\n")}`;
     if (shape !== this.shape) this.build(shape, keys, single, spread);
-    const { head, x } = series.axis(until);
+    const { head, x } = series.axis(until, shown);
     const lines = keys.map((k) => {
       if (single) return series.line(k, head, "value");
       let base = null;
       return series.line(k, head, "value", (v) => { base ??= v; return (v / base - 1) * 100; });
     });
+    if (!lines.length) lines.push(new Array(slices).fill(null));
     this.set(this.price, [x, ...lines], until, span);
     if (spread) this.set(this.spread, [x, series.line(keys[0], head, "spread")], until, span);
     this.set(this.rate, [x, series.rates(head)], until, span);
@@ -86,7 +88,7 @@ export class Charts {
       legend: { show: false },
       scales: { x: { time: true }, y: { range: (u, min, max) => this.range(min, max, host.id === "chart-rate") } },
       axes: [
-        { ...axis, show: bottom, size: 26 },
+        { ...axis, show: bottom, size: 22, space: 72, values: (u, vs, i, space, step) => vs.map((v) => (step >= 60 ? clock(v * 1000).slice(0, 5) : clock(v * 1000))) },
         { ...axis, side: 1, size: 64, gap: 6, space: 34, values: (u, vs) => vs.map(fmt) },
       ],
       series: [{}, ...series],
@@ -152,5 +154,3 @@ export class Charts {
     }
   }
 }
-
-export { slices };

@@ -1,5 +1,5 @@
 // The Feed view: topics, keys, the live chart, the tape, replay.
-import { $, bytes, clock, compact, date, duration, el, int, percent, price, rate, set, svg } from "./fmt.js";
+import { $, clock, compact, date, duration, el, int, percent, price, rate, set, svg } from "./fmt.js";
 import { Link } from "./link.js";
 import { Player } from "./player.js";
 import { Series } from "./series.js";
@@ -7,7 +7,7 @@ import { Charts } from "./charts.js";
 import { Tape } from "./tape.js";
 import { Commands } from "./commands.js";
 
-const backfill = 500;   // events before the live edge, so that nothing begins empty
+const backfill = 6000;  // events before the live edge, so that nothing begins empty
 const drawEvery = 100;  // ms between two drawings of the charts and the tape
 const pollEvery = 2000; // ms between two questions for the topics' bounds
 const polled = 40;      // topics that are asked about
@@ -68,8 +68,7 @@ export class Feed {
   live() {
     this.begin();
     this.player.live(this.topic, this.keys, backfill);
-    this.from = { last: backfill };
-    this.commands.show({ topic: this.topic, keys: this.keys, from: { last: backfill } });
+    this.commands.show({ topic: this.topic, keys: this.keys, from: { last: 100 } });
   }
 
   replay(at) {
@@ -92,6 +91,7 @@ export class Feed {
     this.newest = 0;
     this.second = { at: performance.now(), events: 0, rate: 0 };
     this.shown = 0;
+    this.next = {};
   }
 
   setSpan(seconds) {
@@ -130,7 +130,7 @@ export class Feed {
   window() {
     const now = Date.now();
     const to = this.newest && now - this.newest > 600e3 && this.player.mode === "live" ? this.newest : now; // a recording
-    return { from: Math.max(to - this.span * 1000, this.oldest || 0), to };
+    return { from: to - this.span * 1000, to };
   }
 
   at() {
@@ -141,7 +141,7 @@ export class Feed {
   seek() {
     this.dragging = false;
     if (Number($("seek").value) >= 1000) this.live();
-    else this.replay(this.at());
+    else this.replay(Math.max(this.at(), this.oldest || 0));
   }
 
   bubble() {
@@ -168,6 +168,7 @@ export class Feed {
       this.series.add(f, now);
       this.second.events++;
       this.shown++;
+      this.next[f.partition ?? 0] = f.offset + 1;
       if (f.ts > this.newest) this.newest = f.ts;
       return;
     }
@@ -193,7 +194,7 @@ export class Feed {
       this.drawKeys(now);
     }
     this.tape.draw(this.topic);
-    set($("f-events"), int(counts.events));
+    set($("f-events"), int(this.shown));
     set($("f-rate"), rate(this.second.rate));
     set($("f-gaps"), int(counts.gaps));
     set($("f-doubled"), int(counts.doubled));
@@ -203,12 +204,12 @@ export class Feed {
     this.drawPosition();
     this.drawHead();
     this.drawTimeline();
-    const until = this.player.mode === "live" && this.newest && Date.now() - this.newest > 600e3 ? this.newest : this.player.clock();
-    if ($("charts").clientWidth) this.charts.draw(this.series, until, this.span, this.focus);
+    const { to } = this.window();
+    if ($("charts").clientWidth) this.charts.draw(this.series, { to, shown: Math.min(to, this.player.clock()) }, this.span, this.focus);
   }
 
   drawPosition() {
-    const at = Object.entries(this.link.next ?? {});
+    const at = Object.entries(this.player.mode === "live" ? this.link.next ?? {} : this.next);
     set($("covered"), at.length ? at.slice(0, 8).map(([p, o]) => `${p}:${o}`).join("  ") + (at.length > 8 ? " …" : "") : "–");
     const live = this.player.mode === "live";
     const behind = live ? Date.now() - this.newest : Date.now() - this.player.clock();
@@ -342,5 +343,3 @@ export class Feed {
     t.line.setAttribute("points", t.history.map((v, i) => `${sparks - t.history.length + i},${(18 - 16 * v / top).toFixed(1)}`).join(" "));
   }
 }
-
-export { bytes };

@@ -70,8 +70,9 @@ export class Series {
   }
 
   // axis is the times of the slices up to a moment, in seconds.
-  axis(until) {
+  axis(until, shown = until) {
     const head = Math.floor(until / this.step);
+    this.stop = slices - 1 - (head - Math.floor(shown / this.step)); // nothing is known beyond
     const x = new Array(slices);
     for (let j = 0; j < slices; j++) x[j] = (head - slices + 1 + j) * this.step / 1000;
     return { head, x };
@@ -84,7 +85,7 @@ export class Series {
     for (let j = 0; j < slices; j++) {
       const b = head - slices + 1 + j, i = ((b % slices) + slices) % slices;
       if (k.at[i] === b) held = map ? map(k[of][i]) : k[of][i];
-      out[j] = held;
+      out[j] = j > this.stop ? null : held;
     }
     return out;
   }
@@ -102,6 +103,7 @@ export class Series {
       else if (j === -wide) { sum = 0; for (let n = 0; n < wide; n++) sum += count(b - n); }
     }
     out[slices - 1] = out[slices - 2];
+    for (let j = Math.max(0, this.stop); j < slices && this.stop < slices - 1; j++) out[j] = null;
     return out;
   }
 }

@@ -19,9 +19,11 @@ export function brief(f) {
   if (d === null) return "deleted";
   if (typeof d !== "object") return String(d);
   if (Array.isArray(d)) return JSON.stringify(d);
-  const parts = [];
+  const parts = [], quoted = d.bid !== undefined && d.ask !== undefined;
+  if (quoted) parts.push(`${d.bid} / ${d.ask}`);
+  if (quoted && d.bid_size !== undefined) parts.push(`${d.bid_size} × ${d.ask_size}`);
   for (const [k, v] of Object.entries(d)) {
-    if (k === "ts" || v === f.key) continue;
+    if (k === "ts" || v === f.key || (quoted && /^(bid|ask)(_size)?$/.test(k))) continue;
     parts.push(`${k} ${typeof v === "object" ? JSON.stringify(v) : v}`);
     if (parts.length > 12) break;
   }

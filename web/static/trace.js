@@ -1,5 +1,5 @@
 // The Trace view: what is known of one event's way.
-import { $, clock, duration, el, int, set, svg } from "./fmt.js";
+import { $, clock, duration, el, int, svg } from "./fmt.js";
 
 const stages = [
   ["accepted", "accepted by ingest"],
@@ -78,5 +78,3 @@ export class Trace {
         el("td", { class: "n", text: i ? duration(h.at - known[i - 1].at) : "–" }), el("td", { class: "n", text: i ? duration(h.at - known[0].at) : "–" }))))));
   }
 }
-
-export { set };
