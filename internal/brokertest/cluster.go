@@ -28,6 +28,8 @@ type Cluster struct {
 type node struct {
 	dir     string
 	addr    string
+	via     string // what clients of the listener at behind are told: a proxy's address
+	behind  string
 	libs    string
 	remove  string   // to be deleted when the process ends
 	process *process // nil = dead
@@ -40,6 +42,16 @@ func (c *Cluster) Addrs() []string {
 		out = append(out, n.addr)
 	}
 	return out
+}
+
+// Proxied returns the addresses of a second way in: broker i listens at
+// upstream[i] too, and tells who comes there that its address is via[i], where
+// nobody listens until a test puts a proxy there.
+func (c *Cluster) Proxied() (via, upstream []string) {
+	for _, n := range c.nodes {
+		via, upstream = append(via, n.via), append(upstream, n.behind)
+	}
+	return via, upstream
 }
 
 // Env returns an Env of this cluster.
@@ -56,6 +68,9 @@ func (c *Cluster) Stop(i int) error { return c.nodes[i].process.stop() }
 
 // Cont thaws broker i with SIGCONT.
 func (c *Cluster) Cont(i int) error { return c.nodes[i].process.cont() }
+
+// Terminate ends broker i with SIGTERM, as an operator does, and waits for it.
+func (c *Cluster) Terminate(i int) { c.nodes[i].terminate() }
 
 // Restart starts broker i again, killing it first if it runs, and waits until
 // all brokers that run serve.
@@ -105,13 +120,13 @@ func startCluster(dir string, n int, lasting bool) (*Cluster, error) {
 
 func tryCluster(dir, libs string, n int, lasting bool) (*Cluster, error) {
 	c := &Cluster{dir: dir}
-	ports, err := freePorts(2 * n)
+	ports, err := freePorts(4 * n)
 	if err != nil {
 		return c, err
 	}
 	var voters []string
 	for i := range n {
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[2*i+1]))
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[4*i+1]))
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
@@ -120,7 +135,8 @@ func tryCluster(dir, libs string, n int, lasting bool) (*Cluster, error) {
 		cluster = "A" + cluster[1:] // would look like an option
 	}
 	for i := range n {
-		nd := &node{dir: filepath.Join(dir, fmt.Sprintf("broker-%d", i+1)), addr: fmt.Sprintf("127.0.0.1:%d", ports[2*i]), libs: libs}
+		nd := &node{dir: filepath.Join(dir, fmt.Sprintf("broker-%d", i+1)), addr: fmt.Sprintf("127.0.0.1:%d", ports[4*i]), libs: libs,
+			behind: fmt.Sprintf("127.0.0.1:%d", ports[4*i+2]), via: fmt.Sprintf("127.0.0.1:%d", ports[4*i+3])}
 		if lasting {
 			nd.remove = filepath.Dir(dir)
 		}
@@ -128,7 +144,7 @@ func tryCluster(dir, libs string, n int, lasting bool) (*Cluster, error) {
 		if err := os.MkdirAll(nd.dir, 0o750); err != nil {
 			return c, err
 		}
-		if err := os.WriteFile(nd.file("server.properties"), properties(nd, i+1, n, ports[2*i+1], voters), 0o600); err != nil {
+		if err := os.WriteFile(nd.file("server.properties"), properties(nd, i+1, n, ports[4*i+1], voters), 0o600); err != nil {
 			return c, err
 		}
 		out, err := exec.Command("java", nd.java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", nd.file("server.properties"))...).CombinedOutput() //nolint:noctx,gosec // ends by itself; our own arguments
@@ -164,6 +180,13 @@ func (n *node) start() (err error) {
 	return err
 }
 
+func (n *node) terminate() {
+	if n.process != nil {
+		n.process.terminate()
+		n.process = nil
+	}
+}
+
 func (n *node) kill() {
 	if n.process != nil {
 		n.process.kill()
@@ -181,11 +204,11 @@ func properties(n *node, id, count, controllerPort int, voters []string) []byte 
 	return fmt.Appendf(nil, `process.roles=broker,controller
 node.id=%[1]d
 controller.quorum.voters=%[2]s
-listeners=PLAINTEXT://%[3]s,CONTROLLER://127.0.0.1:%[4]d
-advertised.listeners=PLAINTEXT://%[3]s
+listeners=PLAINTEXT://%[3]s,PROXIED://%[8]s,CONTROLLER://127.0.0.1:%[4]d
+advertised.listeners=PLAINTEXT://%[3]s,PROXIED://%[9]s
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=%[5]s
 num.partitions=1
 default.replication.factor=%[6]d
@@ -211,7 +234,7 @@ controlled.shutdown.enable=false
 num.network.threads=2
 num.io.threads=4
 background.threads=4
-`, id, strings.Join(voters, ","), n.addr, controllerPort, n.file("data"), replicas, minISR)
+`, id, strings.Join(voters, ","), n.addr, controllerPort, n.file("data"), replicas, minISR, n.behind, n.via)
 }
 
 // freePorts returns ports of loopback that nobody listens on now.

@@ -11,6 +11,7 @@ func startProcess(_, _, _ string, _ ...string) (*process, error) {
 }
 
 func (p *process) kill()       {}
+func (p *process) terminate()  {}
 func (p *process) stop() error { return errNoKafka }
 func (p *process) cont() error { return errNoKafka }
 

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // watchdog runs a command and tells its pid. When its standard input closes,
@@ -62,6 +63,15 @@ func (p *process) kill() {
 	_ = syscall.Kill(p.pid, syscall.SIGKILL)
 	_ = p.stdin.Close()
 	_ = p.cmd.Wait()
+}
+
+// terminate asks for an orderly end; what has not ended in 30 s is killed.
+func (p *process) terminate() {
+	_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && syscall.Kill(p.pid, 0) == nil; {
+		time.Sleep(50 * time.Millisecond)
+	}
+	p.kill()
 }
 
 func (p *process) stop() error { return syscall.Kill(p.pid, syscall.SIGSTOP) }
