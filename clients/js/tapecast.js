@@ -574,8 +574,7 @@ export class Client {
       this.#alive()
       for (const line of String(e.data).split('\n')) if (this.#ws === ws) this.#frame(line)
     })
-    ws.onerror = () => {} // close follows
-    ws.onclose = mine((e) => {
+    const over = mine((e) => {
       this.#drop()
       const bye = this.#bye
       const final = (bye && !bye.retry) || (e.code >= 4500 && e.code <= 4999) || e.code === 1008
@@ -585,6 +584,8 @@ export class Client {
       const w = bye && bye.wait_ms
       this.#retry(error, w ? w[0] + Math.random() * (w[1] - w[0]) : undefined)
     })
+    ws.onclose = over
+    ws.onerror = () => { setTimeout(over, 100, { code: 1006, reason: '' }) } // Node 20 may send no close after it
   }
 
   #retry (error, wait = this._backoff(this.#failures)) {
