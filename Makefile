@@ -7,8 +7,10 @@ LDFLAGS := -X main.version=$(VERSION)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 20s
 TESTFLAGS ?=
+BENCHFLAGS ?= -work S1,S2,S3,one,idle -servers floor@50,tapecast@50,centrifuge@50
+COMPOSE ?= docker compose
 
-.PHONY: help run build test check lint fuzz bench loadtest clean
+.PHONY: help run build test check lint fuzz bench loadtest docker up down test-stack clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,8 +42,23 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+bench-gateway: ## the gateway beside the raw socket and peers, on the same work
+	cd bench && $(GO) run . $(BENCHFLAGS)
+
 loadtest: build ## the verifier against a running `make run`
 	bin/tapecast loadtest
+
+docker: ## the image of all subcommands, tapecast:dev
+	TAPECAST_COMMIT=$$(git rev-parse HEAD) TAPECAST_DATE=$$(date -u +%Y-%m-%dT%H:%M:%SZ) $(COMPOSE) build
+
+up: docker ## the local stack: Kafka, registry, several of each role, nginx, Prometheus, Grafana (docs/QUICKSTART.md)
+	$(COMPOSE) up -d --wait
+
+down: ## stop the local stack; its data stays
+	$(COMPOSE) down
+
+test-stack: ## the tour of docs/QUICKSTART.md on a stack of its own, from nothing (Docker, about 15 minutes)
+	TAPECAST_TEST_STACK=1 $(GO) test -count=1 -v -timeout 40m -run TestTour ./internal/stacktest
 
 clean:
 	rm -rf bin tapecast-data

@@ -23,7 +23,7 @@ const module = "github.com/tapecast/tapecast/"
 // libraryRooms says which packages may import a library (prefix match on both).
 var libraryRooms = map[string][]string{
 	"github.com/segmentio/kafka-go":                           {"internal/broker"},
-	"github.com/gorilla/websocket":                            {"gateway", "client", "loadtest"},
+	"github.com/gorilla/websocket":                            {"gateway", "client", "loadtest", "bench"},
 	"github.com/linkedin/goavro":                              {"schemas"},
 	"github.com/golang/snappy":                                {"internal/snap"},
 	"github.com/twmb/franz-go":                                {"internal/embedded", "internal/brokertest", "loadtest"},
@@ -32,10 +32,10 @@ var libraryRooms = map[string][]string{
 	"github.com/stretchr/testify":                             {"internal/brokertest"},
 	"github.com/pierrec/lz4":                                  {"internal/broker"},
 	module + "internal/brokertest":                            {"internal/e2e"},
-	module + "internal/embedded":                              {"internal/brokertest", "internal/app", "cmd/tapecast"},
+	module + "internal/embedded":                              {"internal/brokertest", "internal/app", "cmd/tapecast", "bench"},
 	module + "internal/snap":                                  {"internal/delivery", "internal/broker"},
 	module + "internal/coverage":                              {"fanout", "gateway/feed"},
-	module + "internal/interestlog":                           {"fanout", "gateway/feed", "internal/app", "cmd/tapecast"},
+	module + "internal/interestlog":                           {"fanout", "gateway/feed", "internal/app", "cmd/tapecast", "bench"},
 	module + "internal/protocol":                              {"gateway"},
 	module + "internal/config":                                {"internal/app", "cmd/tapecast"},
 	module + "internal/market":                                {"internal/app", "cmd/tapecast"},

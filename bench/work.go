@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+// work is what every server does in a run: who subscribes to what, and what is published.
+type work struct {
+	Name     string
+	About    string
+	Subs     int
+	Keys     int // 0 = one topic, no keys: everybody gets everything
+	PerSub   int // keys of a session
+	Rate     int // messages a second
+	Size     int // of a message's value
+	Stalled  int // of the subscribers: they never read
+	OneCore  bool
+	OnlyIdle bool // measure memory, publish nothing
+}
+
+const valueSize = 92 // makes a frame of about 154 bytes
+
+var works = []work{
+	{Name: "S1", About: "1 topic x 1,000 subscribers x 1,000 msg/s", Subs: 1000, Rate: 1000, Size: valueSize},
+	{Name: "S2", About: "1 topic x 10,000 subscribers x 50 msg/s", Subs: 10_000, Rate: 50, Size: valueSize},
+	{Name: "S3", About: "1,000 keys, 1,000 sessions x 50 keys, 20,000 msg/s (Zipf)", Subs: 1000, Keys: 1000, PerSub: 50, Rate: 20_000, Size: valueSize},
+	{Name: "one", About: "1,000 subscribers x 30 msg/s, a write each", Subs: 1000, Rate: 30, Size: valueSize},
+	{Name: "hot5", About: "1,000 subscribers x 5,000 msg/s, server on one core", Subs: 1000, Rate: 5000, Size: valueSize, OneCore: true},
+	{Name: "hot10", About: "1,000 subscribers x 10,000 msg/s, server on one core", Subs: 1000, Rate: 10_000, Size: valueSize, OneCore: true},
+	{Name: "idle", About: "15,000 idle subscribers: memory", Subs: 15_000, OnlyIdle: true},
+	{Name: "big", About: "1,000 subscribers x 100 msg/s of 4 kB", Subs: 1000, Rate: 100, Size: 4000},
+	{Name: "stall", About: "the same, 1 % of them do not read", Subs: 1000, Rate: 100, Size: 4000, Stalled: 10},
+}
+
+func workNamed(name string) (work, error) {
+	for _, w := range works {
+		if w.Name == name {
+			return w, nil
+		}
+	}
+	return work{}, fmt.Errorf("there is no work %q", name)
+}
+
+// mark begins every value: clients count these bytes, and nothing else has one
+// (as the length of a frame it would be 94 bytes; ours have 150 or 4,000).
+const mark = '^'
+
+// value makes a message: JSON with the mark, and the time in us behind it.
+func value(dst []byte, size int, now time.Time) []byte {
+	at := len(dst)
+	dst = append(dst, `{"t":"^`...)
+	dst = strconv.AppendInt(dst, now.UnixMicro(), 10)
+	dst = append(dst, `","p":"`...)
+	for len(dst)-at < size-2 {
+		dst = append(dst, 'x')
+	}
+	return append(dst, `"}`...)
+}
+
+func keyName(i int) string { return fmt.Sprintf("K%04d", i) }
+
+// keysOf are the keys of a session; the same in every process.
+func (w work) keysOf(session int) []int {
+	if w.Keys == 0 {
+		return nil
+	}
+	r := rand.New(rand.NewPCG(1, uint64(session)))
+	return r.Perm(w.Keys)[:w.PerSub]
+}
+
+// subscribers tells how many sessions get a message of each key.
+func (w work) subscribers() []int {
+	out := make([]int, max(w.Keys, 1))
+	if w.Keys == 0 {
+		out[0] = w.Subs - w.Stalled
+		return out
+	}
+	for i := range w.Subs {
+		for _, k := range w.keysOf(i) {
+			out[k]++
+		}
+	}
+	return out
+}
+
+// clock says how many messages are due, and of which keys.
+type clock struct {
+	w       work
+	zipf    *rand.Zipf
+	perKey  []int
+	start   time.Time
+	sent    int
+	due     int64 // deliveries
+	nextKey int
+}
+
+func newClock(w work) *clock {
+	c := &clock{w: w, perKey: w.subscribers(), start: time.Now()}
+	if w.Keys > 0 {
+		c.zipf = rand.NewZipf(rand.New(rand.NewPCG(2, 3)), 1.01, 1, uint64(w.Keys-1))
+	}
+	return c
+}
+
+// owed returns how many messages are due now.
+func (c *clock) owed(now time.Time) int {
+	return int(now.Sub(c.start).Seconds()*float64(c.w.Rate)) - c.sent
+}
+
+// key draws the next message's key (-1 = none) and counts it.
+func (c *clock) key() int {
+	c.sent++
+	if c.zipf == nil {
+		c.due += int64(c.perKey[0])
+		return -1
+	}
+	k := int(c.zipf.Uint64())
+	c.due += int64(c.perKey[k])
+	return k
+}
