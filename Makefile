@@ -49,7 +49,7 @@ loadtest: build ## the verifier against a running `make run`
 	bin/tapecast loadtest
 
 docker: ## the image of all subcommands, tapecast:dev
-	TAPECAST_COMMIT=$$(git rev-parse HEAD) TAPECAST_DATE=$$(date -u +%Y-%m-%dT%H:%M:%SZ) $(COMPOSE) build
+	TAPECAST_BUILD=$(VERSION) TAPECAST_COMMIT=$$(git rev-parse HEAD 2>/dev/null) TAPECAST_DATE=$$(date -u +%Y-%m-%dT%H:%M:%SZ) $(COMPOSE) build
 
 up: docker ## the local stack: Kafka, registry, several of each role, nginx, Prometheus, Grafana (docs/QUICKSTART.md)
 	$(COMPOSE) up -d --wait

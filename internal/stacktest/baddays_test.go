@@ -1,0 +1,70 @@
+package stacktest
+
+import (
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// badDays are what the page does not tell: they come before the stack goes down.
+func (tr *tour) badDays() {
+	tr.outOfMemory()
+	tr.anyOrder()
+	tr.position = tr.watch.stop()
+	require.NotEmpty(tr.t, tr.position.Next)
+}
+
+// outOfMemory takes a gateway's memory away until the kernel kills it. The
+// engine restarts it.
+func (tr *tour) outOfMemory() {
+	id := strings.TrimSpace(tr.must(time.Minute, "docker compose ps -q gateway | head -n 1"))
+	restarts := `docker inspect -f '{{.RestartCount}}' ` + id
+	if _, err := tr.run(time.Minute, "docker update --memory 6m --memory-swap 6m "+id); err != nil {
+		// Where memory cannot be taken below what is used, the kill itself will do.
+		tr.figure("the engine does not take a gateway's memory away: %v", err)
+		return
+	}
+	tr.awaits("the gateway was killed and restarted", restarts, func(out string) bool { return strings.TrimSpace(out) != "0" })
+	tr.awaits("its memory is given back", "docker update --memory 512m --memory-swap 512m "+id, func(string) bool { return true })
+	tr.awaits("the gateway is healthy again", `docker inspect -f '{{.State.Health.Status}}' `+id,
+		func(out string) bool { return strings.TrimSpace(out) == "healthy" })
+	tr.pause("a gateway killed for its memory")("")
+}
+
+// anyOrder kills everything and starts it the wrong way round: Kafka last.
+func (tr *tour) anyOrder() {
+	tr.must(time.Minute, "docker kill $(docker compose ps -q) >/dev/null")
+	for _, services := range []string{"nginx gateway fanout ingest market prometheus grafana redis", "registry", "kafka"} {
+		tr.must(2*time.Minute, "docker start $(docker compose ps -aq "+services+") >/dev/null")
+		time.Sleep(3 * time.Second) // the wrong order is the point
+	}
+	tr.awaits("all is healthy again", `docker compose ps --format '{{.Service}} {{.Health}}'`, func(out string) bool {
+		return strings.Count(out, " healthy") == strings.Count(out, "\n") && strings.Count(out, "gateway healthy") == 4
+	})
+	tr.pause("everything killed, and started with Kafka last")("")
+}
+
+// otherSettings starts on a volume that was made with other settings.
+func (tr *tour) otherSettings() {
+	out, err := tr.run(2*time.Minute, `
+		plan=$(mktemp); trap 'rm -f "$plan"' EXIT
+		sed 's/partitions: 4/partitions: 8/' deploy/topics.yaml >"$plan"; chmod a+r "$plan"
+		docker compose run --rm --no-deps -T -v "$plan:/etc/tapecast/deploy/topics.yaml:ro" topics 2>&1`)
+	require.Error(tr.t, err)
+	require.Contains(tr.t, out, "topic quotes has 4 partitions, the file says 8")
+	tr.must(2*time.Minute, "KAFKA_CLUSTER_ID=tapecast-another-one-A docker compose up -d --no-deps kafka")
+	tr.awaits("Kafka says that the volume is another cluster's", "docker compose logs kafka 2>&1", func(out string) bool {
+		return strings.Contains(out, "cluster.id")
+	})
+	tr.figure("an old volume with other settings: %s", firstLine(out, "topic quotes has"))
+}
+
+func firstLine(out, with string) string {
+	for line := range strings.Lines(out) {
+		if i := strings.Index(line, with); i >= 0 {
+			return strings.TrimSpace(line[i:])
+		}
+	}
+	return ""
+}
