@@ -78,6 +78,7 @@ func (s *Service) startSocket(conn net.Conn, ws *websocket.Conn, leave func()) b
 	sess := newSession(s.rules, wireOf(ws.Subprotocol()), t, s.o.Logger)
 	sess.hold, sess.ping, sess.wait = s.o.Hold, s.o.Ping, s.o.Drain
 	t.sess = sess
+	sess.card.remote = conn.RemoteAddr().String()
 	return s.start(sess, "ws", leave, sess.run, t.readLoop)
 }
 

@@ -133,6 +133,11 @@ type Service struct {
 	mu       sync.Mutex
 	group    *errgroup.Group       // guarded by mu; nil = Run does not run
 	sessions map[*session]struct{} // guarded by mu
+	started  uint64                // guarded by mu: sessions ever
+	closed   []closedView          // guarded by mu: the latest last
+
+	surveying sync.Mutex
+	surveyed  surveyed // guarded by surveying
 }
 
 // New checks the options and starts nothing.
@@ -222,9 +227,12 @@ func (s *Service) start(sess *session, transport string, leave func(), bodies ..
 	g := s.metrics.sessions.of(transport)
 	g.Inc()
 	s.sessions[sess] = struct{}{}
+	s.started++
+	sess.card.number, sess.card.transport, sess.card.since = s.started, transport, time.Now()
 	sess.ended = func() {
 		s.mu.Lock()
 		delete(s.sessions, sess)
+		s.remember(sess)
 		s.mu.Unlock()
 		g.Dec()
 		leave()

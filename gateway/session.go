@@ -48,6 +48,7 @@ type session struct {
 	wait  time.Duration // a drain's: clients come back spread over it
 	once  bool          // ends with its last subscription (the HTTP twin)
 	ended func()        // called when nothing of the session runs any more
+	card  card
 
 	mailbox
 	closed chan struct{} // closed when the transport was told to close
@@ -117,6 +118,7 @@ func (s *session) loop() *ending {
 
 // finish ends what belongs to the session.
 func (s *session) finish(e *ending) {
+	s.card.reason = e.reason
 	s.timer.Stop()
 	s.mailbox.close()
 	s.endTasks()

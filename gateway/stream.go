@@ -35,6 +35,7 @@ func (s *Service) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 	out := &httpStream{w: w, control: http.NewResponseController(w), lines: lines, timeout: s.o.WriteTimeout}
 	sess := s.streamSession(cmd, out)
+	sess.card.remote = r.RemoteAddr
 	transport := "sse"
 	if lines {
 		transport = "ndjson"

@@ -59,6 +59,7 @@ type subscription struct {
 // cursor is where a subscription stands in one partition.
 type cursor struct {
 	partition int32
+	from      int64 // where it began
 	next      int64 // covered: everything before was sent, did not match, or was reported
 	live      int64 // the live edge at the ack
 	until     int64 // first offset that is not wanted
@@ -100,7 +101,7 @@ func (s *subscription) position(p placement) {
 	s.epoch = p.epoch
 	s.cursors = s.cursors[:0]
 	for _, part := range protocol.Positions(p.from).Partitions() {
-		c := cursor{partition: part, next: p.from[part], live: p.live[part], until: noEnd, ready: true}
+		c := cursor{partition: part, from: p.from[part], next: p.from[part], live: p.live[part], until: noEnd, ready: true}
 		if p.until != nil {
 			c.until = p.until[part]
 		}

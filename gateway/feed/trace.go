@@ -89,15 +89,15 @@ type Trace struct {
 	Start, Head int64 // what the tape spans: [Start, Head)
 	OnTape      bool
 
-	Key         []byte
-	Time        int64  // of the event, ms
-	Accepted    int64  // by ingest, or by whoever wrote it with tapecast's header
-	Batched     int64  // the fan-out wrote the batch it came in
-	Writer      string // which fan-out instance that was
-	Arrived     int64  // the batch was read from the delivery topic
-	Taken       int64  // it was put on the tape
-	Direct      bool   // it was read from Kafka, around the fan-out
-	Encoded     int64  // a frame of it was made, for the first session that came to it
+	Key      []byte
+	Time     int64  // of the event, ms
+	Accepted int64  // by ingest, or by whoever wrote it with tapecast's header
+	Batched  int64  // the fan-out wrote the batch it came in
+	Writer   string // which fan-out instance that was
+	Arrived  int64  // the batch was read from the delivery topic
+	Taken    int64  // it was put on the tape
+	Direct   bool   // it was read from Kafka, around the fan-out
+	Encoded  int64  // a frame of it was made, for the first session that came to it
 }
 
 // Trace tells what is known of an event. topic is as clients call it.

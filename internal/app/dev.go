@@ -217,6 +217,7 @@ func (d *Dev) rooms(ln net.Listener) error {
 	in.Register(mux)
 	gate.Register(mux)
 	mux.Handle("GET /metrics", metricsHandler(d.metrics, d.log))
+	gate.RegisterAdmin(mux) // on loopback, behind guardHost
 	mux.Handle("GET /", web.Handler(web.Parts{Feed: true, Operator: true}))
 	server := newServer("http server", ln, guardHost(d.o.Listen, mux), d.log)
 	var run *market.Options

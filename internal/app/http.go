@@ -110,7 +110,7 @@ func (s *server) run(ctx context.Context) error {
 }
 
 // adminMux serves what only operators may see.
-func adminMux(h *health, reg *prometheus.Registry, log *slog.Logger) http.Handler {
+func adminMux(h *health, reg *prometheus.Registry, log *slog.Logger) *http.ServeMux {
 	mux := http.NewServeMux()
 	h.register(mux)
 	mux.Handle("GET /metrics", metricsHandler(reg, log))

@@ -21,6 +21,7 @@ import (
 	"github.com/tapecast/tapecast/internal/catalog"
 	"github.com/tapecast/tapecast/internal/config"
 	"github.com/tapecast/tapecast/schemas"
+	"github.com/tapecast/tapecast/web"
 )
 
 // Env is what a process gets from main.
@@ -46,6 +47,7 @@ type base struct {
 	catalog *catalog.Catalog
 
 	adminAddr string
+	adminMux  *http.ServeMux // nil = no admin listener
 	lns       []net.Listener // closed by Run's servers, or by abandon
 	floor     []part         // what runs longest: probes, admin server
 }
@@ -70,7 +72,8 @@ func (b *base) admin(addr string) error {
 		return err
 	}
 	b.adminAddr = ln.Addr().String()
-	h := adminMux(b.health, b.metrics, b.log)
+	b.adminMux = adminMux(b.health, b.metrics, b.log)
+	var h http.Handler = b.adminMux
 	if b.role == roleDev {
 		h = guardHost(addr, h)
 	}
@@ -336,8 +339,11 @@ func newGateway(cfg *config.Config, env Env) (*Role, error) {
 	}
 	mux := b.public()
 	room.Register(mux)
-	web := newServer("gateway server", ln, mux, b.log)
-	return &Role{b, [][]part{b.floor, {b.catalogPart()}, {{"feed", tapes.Run}}, {web.part()}, {{"gateway", room.Run}}}, ln}, nil
+	mux.Handle("GET /", web.Handler(web.Parts{Feed: true}))
+	room.RegisterAdmin(b.adminMux)
+	b.adminMux.Handle("GET /", web.Handler(web.Parts{Operator: true}))
+	server := newServer("gateway server", ln, mux, b.log)
+	return &Role{b, [][]part{b.floor, {b.catalogPart()}, {{"feed", tapes.Run}}, {server.part()}, {{"gateway", room.Run}}}, ln}, nil
 }
 
 func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service, error) {
