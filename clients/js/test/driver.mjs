@@ -33,9 +33,12 @@ function subscribe ({ as, topic, hold, callbacks, ...options }) {
 }
 
 const verbs = {
-  open ({ run, urls, options }) {
+  open (o) {
     client?.close()
     subs = new Map()
+    verbs.another(o)
+  },
+  another ({ run, urls, options }) {
     const say = tell(run)
     client = new Client(urls, {
       ...options,
