@@ -7,6 +7,7 @@ import (
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/coverage"
+	"github.com/tapecast/tapecast/internal/sabotage"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
@@ -82,7 +83,9 @@ func (p *partition) do(ctx context.Context, actions []coverage.Action, now time.
 			p.tape.gap(a.From, a.To)
 			p.waker.key(&p.inst.topic.subs, nil)
 		case coverage.Read:
-			p.startRead(ctx, a)
+			if !sabotage.Is(sabotage.NoFill) {
+				p.startRead(ctx, a)
+			}
 		case coverage.AskEnd:
 			p.askEnd(ctx)
 		case coverage.AskTopic:

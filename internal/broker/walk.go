@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/tapecast/tapecast/internal/sabotage"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
@@ -66,7 +67,7 @@ func (r *Reader) batch(h *header, records []byte, from int64, budget *int, progr
 		return false, nil
 	}
 	if h.transactional() {
-		if _, ok := r.aborted[h.producer.id]; ok {
+		if _, ok := r.aborted[h.producer.id]; ok && !sabotage.Is(sabotage.AbortedThrough) {
 			return false, nil
 		}
 	}

@@ -310,6 +310,9 @@ func (p *player) data(f *frame) {
 		p.fail("data before subscribed")
 		return
 	}
+	if p.w.bad == eventDeleted && p.rng.IntN(200) == 0 {
+		return // a proxy took it out of the stream
+	}
 	s := p.life.stretch(p.epoch, f.Partition, 0)
 	at := p.pos[f.Partition]
 	if f.Offset < at {

@@ -54,6 +54,7 @@ type goal struct {
 // world is one simulated history.
 type world struct {
 	seed    uint64
+	bad     string // the known-bad behaviour of this world; "" = none
 	rng     *rand.Rand
 	net     *network
 	kfake   *kfake.Cluster
@@ -72,7 +73,7 @@ type world struct {
 	mu     sync.Mutex
 	truth  *truth
 	lives  []*life
-	bad    []string
+	found  []string
 	did    []string // what was done, for the reader
 	counts map[string]int
 	goals  map[string]*goal
@@ -82,8 +83,8 @@ type world struct {
 func (w *world) fail(format string, a ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.bad) < 40 {
-		w.bad = append(w.bad, fmt.Sprintf("%7.3fs ", time.Since(w.began).Seconds())+fmt.Sprintf(format, a...))
+	if len(w.found) < 40 {
+		w.found = append(w.found, fmt.Sprintf("%7.3fs ", time.Since(w.began).Seconds())+fmt.Sprintf(format, a...))
 	}
 }
 
@@ -109,9 +110,9 @@ func logger(name string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("who", name)
 }
 
-func newWorld(seed uint64) (*world, error) {
+func newWorld(seed uint64, bad string) (*world, error) {
 	w := &world{
-		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: newNetwork(seed), truth: newTruth(),
+		seed: seed, bad: bad, rng: rand.New(rand.NewPCG(seed, 1)), net: newNetwork(seed), truth: newTruth(),
 		counts: map[string]int{}, goals: map[string]*goal{}, began: time.Now(),
 	}
 	w.clean = w.net.line()
@@ -289,7 +290,7 @@ func (w *world) produce(ctx context.Context, t *topic, rng *rand.Rand, l *line) 
 	defer func() { cancel(); wg.Wait() }()
 	for ctx.Err() == nil {
 		t.pause.Lock()
-		w.burst(p, t, rng)
+		w.burst(client, p, t, rng)
 		t.pause.Unlock()
 		select {
 		case <-ctx.Done():
@@ -298,7 +299,7 @@ func (w *world) produce(ctx context.Context, t *topic, rng *rand.Rand, l *line) 
 	}
 }
 
-func (w *world) burst(p *broker.Producer, t *topic, rng *rand.Rand) {
+func (w *world) burst(client *broker.Client, p *broker.Producer, t *topic, rng *rand.Rand) {
 	var recs []broker.ProduceRecord
 	for range 1 + rng.IntN(8) {
 		r := broker.ProduceRecord{Key: fmt.Append(nil, "k", rng.IntN(keys)), Value: fmt.Append(nil, "v", w.seq.Add(1)), Partition: -1}
@@ -309,6 +310,10 @@ func (w *world) burst(p *broker.Producer, t *topic, rng *rand.Rand) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
+	if w.bad == plainProducer {
+		w.plain(ctx, client, t, recs)
+		return
+	}
 	out, err := p.Produce(ctx, t.name, recs)
 	if err != nil {
 		return

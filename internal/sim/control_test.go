@@ -1,0 +1,63 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/sabotage"
+)
+
+// Known-bad behaviour that needs no other build.
+const (
+	plainProducer = "plain writer for the idempotent producer"
+	eventDeleted  = "one event in 200 deleted from the stream"
+)
+
+// plain writes as a writer without idempotence does: what was not acknowledged
+// is sent again.
+func (w *world) plain(ctx context.Context, client *broker.Client, t *topic, recs []broker.ProduceRecord) {
+	for _, r := range recs {
+		for ctx.Err() == nil {
+			if _, err := client.Append(ctx, t.name, 0, []broker.AppendRecord{{Key: r.Key, Value: r.Value}}); err == nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+// envControls asks for the negative controls.
+const envControls = "TAPECAST_TEST_CONTROLS"
+
+// TestControls takes one safeguard after the other away: the simulation has to
+// turn red for each. The last ones need the build tag provebad.
+func TestControls(t *testing.T) {
+	if os.Getenv(envControls) == "" {
+		t.Skipf("NOT RUN: set %s=1, or run `make prove-controls`", envControls)
+	}
+	all := []string{plainProducer, eventDeleted}
+	if sabotaged {
+		all = append(all, sabotage.AbortedThrough, sabotage.NoFill, sabotage.NoFilter)
+	}
+	const most = 20
+	for _, bad := range all {
+		t.Run(bad, func(t *testing.T) {
+			take(bad)
+			defer take("")
+			for seed := uint64(1); seed <= most; seed++ {
+				var v *verdict
+				t.Run(fmt.Sprint(seed), func(t *testing.T) { v = play(t, seed, plan(seed, allKinds()), bad) })
+				if len(v.bad) > 0 {
+					fmt.Printf("control  %-45s red    seed %d: %s\n", bad, seed, v.bad[0])
+					return
+				}
+			}
+			fmt.Printf("control  %-45s GREEN  in %d seeds\n", bad, most)
+			t.Errorf("%s: the suite stays green", bad)
+		})
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !provebad
+
+package sim
+
+const sabotaged = false
+
+func take(string) {}
