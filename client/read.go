@@ -32,13 +32,10 @@ func (s *Subscription) poll() (f Frame, ok bool, err error) {
 		return Frame{}, false, s.err
 	}
 	f = s.q.pop()
-	wake := false
 	if s.q.bytes <= s.limit/2 {
 		s.stalled = 0
-		if wake = s.phase == parked; wake {
-			s.phase = wanted
-		}
 	}
+	wake := s.resume()
 	s.hand(&f)
 	s.mu.Unlock()
 	signal(s.room)

@@ -51,6 +51,8 @@ type Subscription struct {
 	err      error
 	phase    phase
 	wire     int64 // id of the command; 0 = none was sent
+	leaving  bool  // parked, but the gateway is not told yet
+	hasty    bool  // parked, but not for its reader
 	dueAt    time.Time
 	refusals int
 	lost     time.Time     // since when the topic is unknown to the gateway
@@ -217,10 +219,32 @@ func (s *Subscription) unlock(l *link, leave int64) {
 	}
 	if leave != 0 {
 		l.leave(leave, s.topic)
+		s.taken()
 	}
 	if failed {
 		s.c.remove(s)
 	}
+}
+
+// taken notes that the gateway is going to be told that a parked subscription
+// is taken back: from now on it may be asked for again, after that.
+func (s *Subscription) taken() {
+	s.mu.Lock()
+	s.leaving = false
+	due := s.resume()
+	s.mu.Unlock()
+	if due {
+		s.c.kick()
+	}
+}
+
+// resume makes a parked subscription due if its reader has read enough; s.mu is held.
+func (s *Subscription) resume() bool {
+	if s.phase != parked || s.leaving || s.q.bytes > s.limit/2 && !s.hasty {
+		return false
+	}
+	s.phase, s.hasty, s.stalled = wanted, false, 0
+	return true
 }
 
 // makeRoom waits until n bytes more may be taken, parks the subscription, or
@@ -268,7 +292,7 @@ func (s *Subscription) makeRoom(l *link, n int) (leave int64) {
 
 // park takes the subscription back until its reader has read; s.mu is held.
 func (s *Subscription) park() (leave int64) {
-	leave, s.wire, s.phase = s.wire, 0, parked
+	leave, s.wire, s.phase, s.leaving = s.wire, 0, parked, true
 	return leave
 }
 
@@ -306,10 +330,8 @@ func (s *Subscription) control(l *link, kind Kind, w *control, raw []byte) {
 	switch kind {
 	case KindSubscribed:
 		if s.subscribed(&f, w) {
-			leave = s.park() // asked for again at once, with the new partitions
-			s.phase = wanted
+			leave, s.hasty = s.park(), true // asked for again at once, with the new partitions
 			s.unlock(l, leave)
-			s.c.kick()
 			return
 		}
 	case KindGap:
