@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
+)
+
+// kosokuVersion is the runner of the Autobahn cases, from PyPI.
+const kosokuVersion = "0.1.0"
+
+// kosoku makes (once per machine) a virtual environment with the runner.
+func kosoku(t *testing.T) string {
+	t.Helper()
+	need := func(err error, what string) {
+		if err == nil {
+			return
+		}
+		if os.Getenv("TAPECAST_TEST_REQUIRE_PYTHON") != "" {
+			require.NoError(t, err, what)
+		}
+		t.Skipf("NOT TESTED AGAINST AUTOBAHN: %s: %v", what, err)
+	}
+	py, err := exec.LookPath("python3")
+	need(err, "python3 is not installed")
+	cache, err := os.UserCacheDir()
+	need(err, "no cache directory")
+	dir := filepath.Join(cache, "tapecast", "py-kosoku-"+kosokuVersion)
+	bin := filepath.Join(dir, "bin", "kosoku")
+	if exec.Command(bin, "--help").Run() == nil {
+		return bin
+	}
+	// A virtual environment cannot be moved: it is made where it stays.
+	unlock := filepath.Join(dir, ".making")
+	_ = os.RemoveAll(dir)
+	out, err := exec.Command(py, "-m", "venv", dir).CombinedOutput()
+	need(err, "python3 -m venv: "+string(out))
+	require.NoError(t, os.WriteFile(unlock, nil, 0o600))
+	out, err = exec.Command(filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "-q", "kosoku=="+kosokuVersion).CombinedOutput()
+	need(err, "pip install kosoku: "+string(out))
+	return bin
+}
+
+// echo is an endpoint over the sessions' own connection code: accept, reader,
+// loop, writer, close. Only what a message means is different: it comes back.
+func (s *Service) echo(w http.ResponseWriter, r *http.Request) {
+	leave, ok := s.door.admit(w, r)
+	if !ok {
+		return
+	}
+	h := &hijacker{ResponseWriter: w}
+	ws, err := upgrader.Upgrade(h, r, nil)
+	if err != nil {
+		leave()
+		return
+	}
+	h.conn.quiet.Store(true)
+	ws.SetReadLimit(1 << 20)
+	t := &socket{conn: h.conn.Conn, ws: ws, timeout: s.o.WriteTimeout, silence: 2 * s.o.Ping, limit: rate.NewLimiter(rate.Inf, 0)}
+	sess := newSession(s.rules, textWire{}, t, s.o.Logger)
+	sess.hold, sess.ping, sess.wait = s.o.Hold, s.o.Ping, s.o.Drain
+	t.sess = sess
+	s.start(sess, "ws", leave, sess.run, func() error {
+		t.prepare()
+		for {
+			kind, text, err := ws.ReadMessage()
+			if err == nil && (kind == websocket.BinaryMessage || utf8.Valid(text)) {
+				op := byte(opText)
+				if kind == websocket.BinaryMessage {
+					op = opBinary
+				}
+				sess.hand(input{raw: appendFrame(nil, op, text)})
+				continue
+			}
+			if !t.message(kind, text, err) {
+				break
+			}
+		}
+		t.finish()
+		return nil
+	})
+}
+
+const opBinary = 0x82
+
+// TestAutobahn runs cases 1 to 7 and 10 of the Autobahn suite.
+func TestAutobahn(t *testing.T) {
+	bin := kosoku(t)
+	r := newRig(t, false)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", r.service.echo)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close(); <-served })
+
+	dir := t.TempDir()
+	args := []string{"-m", "fuzzingclient", "-o", dir, "-p", "4"}
+	for _, i := range []int{1, 2, 3, 4, 5, 6, 7, 10} {
+		args = append(args, "-i", fmt.Sprintf("%d.*", i))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, append(args, "ws://"+l.Addr().String())...) //nolint:gosec // a test's own arguments
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	t.Logf("kosoku: %v\n%s", err, out)
+
+	text, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	require.NoError(t, err)
+	var index map[string]map[string]struct {
+		Behavior      string `json:"behavior"`
+		BehaviorClose string `json:"behaviorClose"`
+	}
+	require.NoError(t, json.Unmarshal(text, &index))
+	verdicts := map[string]int{}
+	for _, cases := range index {
+		for id, c := range cases {
+			verdicts[c.Behavior]++
+			switch c.Behavior {
+			case "OK", "NON-STRICT", "INFORMATIONAL":
+			default:
+				t.Errorf("case %s: %s", id, c.Behavior)
+			}
+			if c.BehaviorClose == "FAILED" || c.BehaviorClose == "WRONG CODE" {
+				t.Errorf("case %s: close is %s", id, c.BehaviorClose)
+			}
+		}
+	}
+	t.Logf("verdicts: %v", verdicts)
+	require.GreaterOrEqual(t, verdicts["OK"], 240)
+}
