@@ -341,7 +341,7 @@ func newGateway(cfg *config.Config, env Env) (*Role, error) {
 	room.Register(mux)
 	mux.Handle("GET /", web.Handler(web.Parts{Feed: true}))
 	room.RegisterAdmin(b.adminMux)
-	b.adminMux.Handle("GET /", web.Handler(web.Parts{Operator: true}))
+	b.adminMux.Handle("/", web.Handler(web.Parts{Operator: true}))
 	server := newServer("gateway server", ln, mux, b.log)
 	return &Role{b, [][]part{b.floor, {b.catalogPart()}, {{"feed", tapes.Run}}, {server.part()}, {{"gateway", room.Run}}}, ln}, nil
 }
