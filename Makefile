@@ -10,7 +10,7 @@ TESTFLAGS ?=
 BENCHFLAGS ?= -work S1,S2,S3,one,idle -servers floor@50,tapecast@50,centrifuge@50
 COMPOSE ?= docker compose
 
-.PHONY: help run build test check lint fuzz bench loadtest docker up down test-stack clean
+.PHONY: prove-clients help run build test check lint fuzz bench loadtest docker up down test-stack clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,10 @@ down: ## stop the local stack; its data stays
 
 test-stack: ## the tour of docs/QUICKSTART.md on a stack of its own, from nothing (Docker, about 15 minutes)
 	TAPECAST_TEST_STACK=1 $(GO) test -count=1 -v -timeout 40m -run TestTour ./internal/stacktest
+
+prove-clients: ## both clients against a gateway killed and restarted 100 times under load (needs node)
+	TAPECAST_TEST_REQUIRE_NODE=1 TAPECAST_PROVE_RESTARTS=$${RESTARTS:-100} \
+	  $(GO) test -count 1 -v -timeout 120m -run '^TestClientsOfAGatewayThatIsKilled$$' ./internal/e2e
 
 clean:
 	rm -rf bin tapecast-data

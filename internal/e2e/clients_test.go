@@ -150,6 +150,9 @@ type ends struct {
 	ledgers []*ledger
 }
 
+// batch is how many events one request writes, every 20 ms.
+const batch = 20
+
 // load writes events through the ingest door until ctx ends. The value names
 // the event: value % 10 is its key.
 func (e *ends) load(ctx context.Context, url string) error {
@@ -163,14 +166,14 @@ func (e *ends) load(ctx context.Context, url string) error {
 		}
 		var body bytes.Buffer
 		body.WriteByte('[')
-		for i := range int64(10) {
+		for i := range int64(batch) {
 			fmt.Fprintf(&body, `%s{"key":"k%d","value":%d}`, map[bool]string{true: ","}[i > 0], (n+i)%10, n+i)
 		}
 		body.WriteByte(']')
 		if err := e.write(url, &body, n); err != nil {
 			return err
 		}
-		n += 10
+		n += batch
 	}
 }
 
@@ -190,7 +193,7 @@ func (e *ends) write(url string, body io.Reader, n int64) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(text, &acks); err != nil || len(acks.Offsets) != 10 {
+	if err := json.Unmarshal(text, &acks); err != nil || len(acks.Offsets) != batch {
 		return fmt.Errorf("ingest answers %d %s", resp.StatusCode, text)
 	}
 	for i, a := range acks.Offsets {
