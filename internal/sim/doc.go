@@ -7,8 +7,8 @@
 // library dumps from the brokers. It has no code of its own.
 //
 //	go test ./internal/sim                       a few seeds
-//	TAPECAST_SIM_SEEDS=1000 go test ./internal/sim
-//	TAPECAST_SIM_SEED=17 go test ./internal/sim  that seed again
+//	TAPECAST_TEST_SIM_SEEDS=1000 go test ./internal/sim
+//	TAPECAST_TEST_SIM_SEED=17 go test ./internal/sim  that seed again, shrunk if it fails
 //
 // A seed fixes what is done and when, in virtual time; which goroutine runs
 // first within one instant is the scheduler's.

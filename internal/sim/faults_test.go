@@ -55,7 +55,7 @@ var actions = map[string]action{
 var weights = map[string]int{
 	"requests refused": 4, "answers lost after append": 3, "connections cut": 3, "rough network": 2, "process cut off": 3, "one-way network": 2,
 	"leaders moved": 2, "fan-out crashed": 3, "gateway crashed": 2, "delivery doubled": 3, "delivery dropped": 2, "records deleted": 2,
-	"interest topic deleted": 0,
+	"interest topic deleted": 1,
 }
 
 // chaos is how long faults are done, in virtual time.
