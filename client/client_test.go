@@ -329,3 +329,31 @@ func (f *far) ack2(cmd map[string]any) {
 	}
 	f.send(fmt.Sprintf(`{"event":"subscribed","id":%v,"topic":%q,"epoch":"E","from":%s,"live":%s,"resume":"exact"}`, cmd["id"], cmd["topic"], from, from))
 }
+
+// BenchmarkFrames reads frames off a socket to the caller, 50 to a message.
+func BenchmarkFrames(b *testing.B) {
+	const batch = 50
+	url := server(b, func(f *far, _ *http.Request) {
+		f.ack(f.command()["id"], "t")
+		for o := 0; ; o += batch {
+			lines := make([]string, batch)
+			for i := range lines {
+				lines[i] = fmt.Sprintf(`{"topic":"t","key":"EURUSD","data":{"bid":1.08412,"ask":1.08415,"bid_size":1000000,"ask_size":2000000},"offset":%d,"ts":1546383604711}`, o+i)
+			}
+			if f.ws.WriteMessage(websocket.TextMessage, []byte(strings.Join(lines, "\n"))) != nil {
+				return
+			}
+		}
+	})
+	c := dial(b, client.Options{URLs: []string{url}})
+	s, err := c.Subscribe(b.Context(), "t", client.SubscribeOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Next(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
