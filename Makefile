@@ -61,7 +61,7 @@ test-stack: ## the tour of docs/QUICKSTART.md on a stack of its own, from nothin
 	TAPECAST_TEST_STACK=1 $(GO) test -count=1 -v -timeout 40m -run TestTour ./internal/stacktest
 
 prove-clients: ## both clients against a gateway killed and restarted 100 times under load (needs node)
-	TAPECAST_TEST_REQUIRE_NODE=1 TAPECAST_PROVE_RESTARTS=$${RESTARTS:-100} \
+	TAPECAST_TEST_REQUIRE_NODE=1 TAPECAST_TEST_RESTARTS=$${RESTARTS:-100} \
 	  $(GO) test -count 1 -v -timeout 120m -run '^TestClientsOfAGatewayThatIsKilled$$' ./internal/e2e
 
 clean:

@@ -27,11 +27,11 @@ import (
 
 // TestClientsOfAGatewayThatIsKilled kills and restarts the only gateway under
 // load, and holds every event that the clients handed out against what Kafka
-// acknowledged: none lost, none doubled, none out of order. TAPECAST_PROVE_RESTARTS
+// acknowledged: none lost, none doubled, none out of order. TAPECAST_TEST_RESTARTS
 // says how often (`make prove-clients`: 100).
 func TestClientsOfAGatewayThatIsKilled(t *testing.T) {
 	restarts := 5
-	if v := os.Getenv("TAPECAST_PROVE_RESTARTS"); v != "" {
+	if v := os.Getenv("TAPECAST_TEST_RESTARTS"); v != "" {
 		n, err := strconv.Atoi(v)
 		require.NoError(t, err)
 		restarts = n
