@@ -10,7 +10,7 @@ TESTFLAGS ?=
 BENCHFLAGS ?= -work S1,S2,S3,one,idle -servers floor@50,tapecast@50,centrifuge@50
 COMPOSE ?= docker compose
 
-.PHONY: prove-clients help run build test check lint fuzz bench loadtest docker up down test-stack clean
+.PHONY: prove prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench loadtest docker up down test-stack clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,34 @@ bench: ## benchmarks
 
 bench-gateway: ## the gateway beside the raw socket and peers, on the same work
 	cd bench && $(GO) run . $(BENCHFLAGS)
+
+PROVE_FOR ?= 4m
+PROVE_DELIVERIES ?= 5000000
+SEEDS ?= 200
+FIRST ?= 1
+prove: ## the proof of a commit: SEEDS simulated histories, PROVE_FOR of faults on three brokers, every client's history checked
+	TAPECAST_TEST_SIM_SEEDS=$(SEEDS) TAPECAST_TEST_SIM_FIRST=$(FIRST) $(GO) test -count 1 -timeout 30m -run 'TestSimulation|TestKeptSeeds' -v ./internal/sim | grep -vE '^ *(=== |--- PASS)'
+	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=$(PROVE_FOR) TAPECAST_TEST_PROVE_DELIVERIES=$(PROVE_DELIVERIES) \
+	  $(GO) test -count 1 -timeout 60m -run '^TestProve$$' -v ./internal/e2e | grep -vE '^ *=== '
+
+prove-controls: ## the proof's own proof: each known-bad behaviour has to turn it red
+	@out=$$(mktemp); trap 'rm -f $$out' EXIT; status=0; \
+	TAPECAST_TEST_CONTROLS=1 $(GO) test -count 1 -tags provebad -timeout 20m -run '^TestControls$$' -v ./internal/sim >$$out 2>&1 || status=1; \
+	$(GO) test -count 1 -timeout 20m -run '^TestEachRuleTakenBackTurnsTheModelRed$$' -v ./internal/coverage >>$$out 2>&1 || status=1; \
+	grep '^control ' $$out || true; \
+	sed -nE 's|^ +--- PASS: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 red|p; s|^ +--- FAIL: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 GREEN|p' $$out; \
+	if [ $$status != 0 ]; then cat $$out; fi; exit $$status
+
+SOAK ?= 1h
+soak: ## simulation and faults for SOAK, with seeds that nobody has seen
+	@end=$$(( $$(date +%s) + $$(echo $(SOAK) | sed 's/h/*3600/; s/m/*60/; s/s//') )); \
+	while [ $$(date +%s) -lt $$end ]; do $(MAKE) prove FIRST=$$(date +%s) SEEDS=1000 PROVE_FOR=10m PROVE_DELIVERIES=0 || exit 1; done
+
+recovery: ## how long feeds pause, as a table (docs/RELIABILITY.md)
+	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^TestRecoveryTimes$$' -v ./internal/e2e | grep -E '^\||^(ok|FAIL|---)'
+
+autobahn: ## WebSocket conformance: Autobahn cases 1 to 7 and 10
+	TAPECAST_TEST_REQUIRE_PYTHON=1 $(GO) test -count 1 -run '^TestAutobahn$$' -v ./gateway
 
 loadtest: build ## the verifier against a running `make run`
 	bin/tapecast loadtest

@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tapecast/tapecast/client"
+	"github.com/tapecast/tapecast/internal/brokertest"
+	"github.com/tapecast/tapecast/loadtest"
+)
+
+// watcher is a client that notes when its frames come.
+type watcher struct {
+	sub  *client.Subscription
+	mu   sync.Mutex
+	last map[int32]time.Time     // by partition
+	gap  map[int32]time.Duration // the longest since the last reset
+}
+
+func (w *watcher) run(ctx context.Context) {
+	for {
+		f, err := w.sub.Next(ctx)
+		if err != nil {
+			return
+		}
+		if f.Kind != client.KindData {
+			continue
+		}
+		now := time.Now()
+		w.mu.Lock()
+		if at, ok := w.last[f.Partition]; ok {
+			w.gap[f.Partition] = max(w.gap[f.Partition], now.Sub(at))
+		}
+		w.last[f.Partition] = now
+		w.mu.Unlock()
+	}
+}
+
+// longest is the longest pause of any partition since the last call.
+func (w *watcher) longest() (d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for p, at := range w.last {
+		d = max(d, w.gap[p], time.Since(at))
+	}
+	clear(w.gap)
+	return d
+}
+
+// heard tells whether every partition spoke after a moment.
+func (w *watcher) heard(since time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, at := range w.last {
+		if at.Before(since) {
+			return false
+		}
+	}
+	return len(w.last) == 4
+}
+
+// stormClients is how many clients return at once.
+const stormClients = 1000
+
+// storm kills the gateway of many clients, and tells after which time half of
+// them, and all, are subscribed at the other one.
+func storm(t *testing.T, ctx context.Context, s *stack, topic string) (half, all time.Duration) {
+	t.Helper()
+	back := make(chan time.Time, 10*stormClients)
+	for i := range stormClients {
+		cl, err := client.Dial(ctx, client.Options{URLs: []string{s.ws[0], s.ws[1]}})
+		require.NoError(t, err)
+		defer cl.Close()
+		sub, err := cl.Subscribe(ctx, topic, client.SubscribeOptions{Keys: []string{fmt.Sprint("K", i%100)}})
+		require.NoError(t, err)
+		go func() {
+			for {
+				f, err := sub.Next(ctx)
+				if err != nil {
+					return
+				}
+				if f.Kind == client.KindSubscribed {
+					back <- time.Now()
+				}
+			}
+		}()
+	}
+	for range stormClients {
+		<-back
+	}
+	s.gateways[0].kill()
+	killed := time.Now()
+	var times []time.Duration
+	for len(times) < stormClients {
+		select {
+		case at := <-back:
+			times = append(times, at.Sub(killed))
+		case <-time.After(time.Minute):
+			t.Fatalf("%d of %d clients came back", len(times), stormClients)
+		}
+	}
+	s.gateways[0].restart()
+	slices.Sort(times)
+	return times[len(times)/2].Round(10 * time.Millisecond), times[len(times)-1].Round(10 * time.Millisecond)
+}
+
+// TestRecoveryTimes measures how long feeds pause. Its table is the one of
+// docs/RELIABILITY.md.
+func TestRecoveryTimes(t *testing.T) {
+	proveFor(t)
+	c := brokertest.StartKafka(t, 3)
+	s := newStack(t, strings.Join(c.Addrs(), ","), 2, 2)
+	topic := brokertest.Name(t, "pause")
+	env := c.Env(t)
+	env.Create(t, topic, 4)
+	s.awaitTopic(t, topic)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var g errgroup.Group
+	var sent atomic.Int64
+	g.Go(func() error { // 400 events/s, over all partitions
+		_, err := loadtest.Run(ctx, loadtest.Options{
+			Brokers: c.Addrs(), RegistryURL: s.registry, Gateways: s.ws, Topic: topic, Subscribers: 2, Producers: 2, Rate: 400, Duration: time.Hour,
+		})
+		sent.Add(1)
+		return err
+	})
+	var ws []*watcher
+	for i := range 20 {
+		cl, err := client.Dial(ctx, client.Options{URLs: []string{s.ws[i%2], s.ws[1-i%2]}})
+		require.NoError(t, err)
+		defer cl.Close()
+		sub, err := cl.Subscribe(ctx, topic, client.SubscribeOptions{From: client.Live()})
+		require.NoError(t, err)
+		w := &watcher{sub: sub, last: map[int32]time.Time{}, gap: map[int32]time.Duration{}}
+		ws = append(ws, w)
+		g.Go(func() error { w.run(ctx); return nil })
+	}
+	settled := func() {
+		from := time.Now()
+		require.Eventually(t, func() bool {
+			return !slices.ContainsFunc(ws, func(w *watcher) bool { return !w.heard(from) })
+		}, time.Minute, 10*time.Millisecond, "every client gets every partition")
+		time.Sleep(8 * time.Second) // the measure is of a system at rest
+		for _, w := range ws {
+			w.longest()
+		}
+	}
+	third := func() {
+		admin := freeAddr(t)
+		args := append(slices.Clone(s.fanouts[0].args), "--admin-listen", admin, "--instance", "f9")
+		p := newProc(t, "fanout-9", "http://"+admin+"/readyz", args...)
+		p.awaitReady(time.Minute)
+		s.fanouts = append(s.fanouts, p)
+	}
+	rows := []struct {
+		what string
+		do   func()
+	}{
+		{"nothing", func() {}},
+		{"a fan-out joins", third},
+		{"a fan-out leaves (SIGTERM)", func() { s.fanouts[2].stop(syscall.SIGTERM) }},
+		{"a fan-out is killed, and stays away", func() { s.fanouts[0].kill() }},
+		{"all fan-outs are killed, and stay away", func() { s.fanouts[1].kill() }},
+		{"the fan-outs come back", func() { s.fanouts[0].restart(); s.fanouts[1].restart() }},
+		{"a gateway is killed (its clients go to the other)", func() { s.gateways[0].kill() }},
+		{"the gateway comes back", func() { s.gateways[0].restart() }},
+		{"a gateway is drained (SIGTERM)", func() { s.gateways[1].stop(syscall.SIGTERM); s.gateways[1].restart() }},
+		{"a broker of three is killed, and comes back", func() { c.Kill(0); time.Sleep(5 * time.Second); require.NoError(t, c.Restart(0)) }},
+		{"rolling restart of fan-outs and gateways", func() {
+			for _, p := range append(slices.Clone(s.fanouts[:2]), s.gateways...) {
+				p.stop(syscall.SIGTERM)
+				p.restart()
+			}
+		}},
+	}
+	var table strings.Builder
+	defer func() {
+		fmt.Printf("| fault | median of 20 clients | longest |\n| --- | --- | --- |\n%s", &table)
+	}()
+	for _, r := range rows {
+		settled()
+		r.do()
+		time.Sleep(10 * time.Second) // long enough for every timeout there is
+		var all []time.Duration
+		for _, w := range ws {
+			all = append(all, w.longest())
+		}
+		slices.Sort(all)
+		fmt.Fprintf(&table, "| %s | %s | %s |\n", r.what, all[len(all)/2].Round(10*time.Millisecond), all[len(all)-1].Round(10*time.Millisecond))
+	}
+	half, all := storm(t, ctx, s, topic)
+	fmt.Fprintf(&table, "| the gateway of %d clients is killed: until they are subscribed elsewhere | %s | %s |\n", stormClients, half, all)
+	cancel()
+	_ = g.Wait()
+}
