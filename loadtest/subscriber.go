@@ -84,9 +84,7 @@ func (s *subscriber) life(ctx context.Context, ends <-chan map[int32]int64, goal
 	}
 	var over <-chan time.Time
 	if s.every > 0 && *goal == nil {
-		t := time.NewTimer(time.Duration(s.rng.ExpFloat64() * float64(s.every)))
-		defer t.Stop()
-		over = t.C
+		over = time.After(s.pause())
 	}
 	defer func() {
 		n, _ := sub.Violations()
@@ -110,7 +108,7 @@ func (s *subscriber) life(ctx context.Context, ends <-chan map[int32]int64, goal
 				return errLifeOver // a new process would do this: dial again with what it holds
 			}
 			c.Break() // the library resumes by itself
-			over = nil
+			over = time.After(s.pause())
 		case g := <-ends:
 			*goal, ends, over = g, nil, nil
 		case f := <-frames:
@@ -122,6 +120,11 @@ func (s *subscriber) life(ctx context.Context, ends <-chan map[int32]int64, goal
 			return nil
 		}
 	}
+}
+
+// pause is how long it is to the next resume.
+func (s *subscriber) pause() time.Duration {
+	return time.Duration(s.rng.ExpFloat64() * float64(s.every))
 }
 
 func (s *subscriber) pull(ctx context.Context, sub *client.Subscription, frames chan<- client.Frame, failed chan<- error) {
