@@ -210,8 +210,9 @@ func TestCloseDoesNotWaitForAChannelThatNobodyReads(t *testing.T) {
 	s, err := c.Subscribe(t.Context(), "t", client.SubscribeOptions{})
 	require.NoError(t, err)
 	s.Chan(context.Background())
-	require.Eventually(t, func() bool { return s.Position().Next != nil }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return c.State().Phase == client.Connected }, 30*time.Second, time.Millisecond)
 	c.Close()
+	require.Nil(t, s.Position().Next, "nobody has received a frame")
 }
 
 func TestTypedEvents(t *testing.T) {

@@ -11,6 +11,17 @@ import (
 // subscription's end it returns the error that ended it: ErrEnd, ErrClosed,
 // ErrOverflow, or an *Error of the gateway.
 func (s *Subscription) Next(ctx context.Context) (Frame, error) {
+	f, err := s.take(ctx)
+	if err == nil {
+		s.mu.Lock()
+		s.hand(&f)
+		s.mu.Unlock()
+	}
+	return f, err
+}
+
+// take is Next without moving the caller's position.
+func (s *Subscription) take(ctx context.Context) (Frame, error) {
 	for {
 		f, ok, err := s.poll()
 		if ok || err != nil {
@@ -36,7 +47,6 @@ func (s *Subscription) poll() (f Frame, ok bool, err error) {
 		s.stalled = 0
 	}
 	wake := s.resume()
-	s.hand(&f)
 	s.mu.Unlock()
 	signal(s.room)
 	if wake {
@@ -141,8 +151,8 @@ func (s *Subscription) Frames(ctx context.Context) iter.Seq2[Frame, error] {
 
 // Chan is Next as a channel, for select. It is closed when the subscription
 // ends, see Err, or when ctx ends; the goroutine behind it ends then as well,
-// and Client.Close waits for it. A frame counts as handed out when it is put
-// into the channel, which holds none.
+// and Client.Close waits for it. The channel holds no frame; Position moves a
+// moment after a frame was received, never before.
 func (s *Subscription) Chan(ctx context.Context) <-chan Frame {
 	out := make(chan Frame)
 	s.c.forwards.Add(1)
@@ -150,12 +160,15 @@ func (s *Subscription) Chan(ctx context.Context) <-chan Frame {
 		defer s.c.forwards.Done()
 		defer close(out)
 		for {
-			f, err := s.Next(ctx)
+			f, err := s.take(ctx)
 			if err != nil {
 				return
 			}
 			select {
 			case out <- f:
+				s.mu.Lock()
+				s.hand(&f)
+				s.mu.Unlock()
 			case <-ctx.Done():
 				return
 			case <-s.c.done:
