@@ -72,6 +72,23 @@ func TestEveryServiceKeepsToTheHouse(t *testing.T) {
 	}
 }
 
+// The image is built from what .dockerignore lets through: all that the
+// program is made of.
+func TestTheImageGetsAllOfTheProgram(t *testing.T) {
+	text, err := os.ReadFile("../.dockerignore")
+	require.NoError(t, err)
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.ImportPath}}{{end}}{{end}}", "./cmd/tapecast")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	for _, pkg := range strings.Fields(string(out)) {
+		rel := strings.TrimPrefix(pkg, "github.com/tapecast/tapecast/")
+		top, _, _ := strings.Cut(rel, "/")
+		require.Contains(t, string(text), "\n!"+top+"\n", "%s is left out of the image's build", pkg)
+		require.NotContains(t, string(text), "\n"+rel+"\n", "%s is left out of the image's build", pkg)
+	}
+}
+
 func TestThereIsMoreThanOneOfWhatCanFail(t *testing.T) {
 	s := compose(t).Services
 	require.Equal(t, 2, s["gateway"].Deploy.Replicas)

@@ -9,10 +9,28 @@ import (
 
 // badDays are what the page does not tell: they come before the stack goes down.
 func (tr *tour) badDays() {
+	tr.ownerKilled()
 	tr.outOfMemory()
 	tr.anyOrder()
 	tr.position = tr.watch.stop()
 	require.NotEmpty(tr.t, tr.position.Next)
+}
+
+// ownerKilled kills the very fan-out that casts the topic all clients watch.
+func (tr *tour) ownerKilled() {
+	var owner string
+	tr.awaits("a fan-out owns the topic price", `
+		ip=$(curl -s http://127.0.0.1:9090/api/v1/query --data-urlencode 'query=tapecast_fanout_topic_lag_records{topic="price"}' |
+			grep -o '"instance":"[0-9.]*' | cut -d'"' -f4)
+		for c in $(docker compose ps -q fanout); do
+			docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{.Id}}' $c
+		done | grep "^$ip " | cut -d' ' -f2`, func(out string) bool {
+		owner = strings.TrimSpace(out)
+		return owner != "" && !strings.Contains(owner, "\n")
+	})
+	tr.must(time.Minute, "docker kill "+owner)
+	tr.pause("the fan-out killed that casts the clients' topic")("")
+	tr.must(3*time.Minute, "docker start "+owner)
 }
 
 // outOfMemory takes a gateway's memory away until the kernel kills it. The

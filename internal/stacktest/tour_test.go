@@ -116,6 +116,7 @@ func (tr *tour) up(string) {
 	tr.figure("healthy %.1f s after up began", time.Since(tr.began).Seconds())
 	tr.figure("first frame at a client %.1f s after up began", tr.watch.firstEvent().Sub(tr.began).Seconds())
 	tr.watch.flows()
+	tr.watch.reconnected()
 	out := tr.must(time.Minute, `docker compose ps -a --format '{{.Service}} {{.State}} {{.Health}} {{.ExitCode}}'`)
 	require.Equal(tr.t, 2, strings.Count(out, "gateway running healthy"), out)
 	require.Equal(tr.t, 2, strings.Count(out, "fanout running healthy"), out)
@@ -178,12 +179,17 @@ func (tr *tour) replay(out string) {
 	}
 }
 
+// settles is how long clients are watched after something was broken: a fan-out's
+// session, the wait before a bypass and a gateway's drain are over by then.
+const settles = 15 * time.Second
+
 // pause checks that all clients go on, and reports how long they waited.
 func (tr *tour) pause(what string) func(string) {
 	return func(string) {
+		time.Sleep(settles)
 		longest, median := tr.watch.flows()
-		tr.figure("%s: longest pause of any of %d clients %.2f s, of the median client %.2f s; reconnections so far %d",
-			what, watchers, longest.Seconds(), median.Seconds(), tr.watch.reconnects())
+		tr.figure("%s: longest pause of any of %d clients %.2f s, of the median client %.2f s; %d reconnected",
+			what, watchers, longest.Seconds(), median.Seconds(), tr.watch.reconnected())
 	}
 }
 

@@ -33,6 +33,7 @@ type watch struct {
 	problems []string                 // guarded by mu
 	position client.Position          // guarded by mu; of the first client
 	clients  [watchers]*client.Client // static after start
+	tries    [watchers]int64          // of the test's goroutine: reconnections that were reported
 }
 
 // startWatch dials at once; nginx may come later.
@@ -139,11 +140,16 @@ func (w *watch) flows() (longest, median time.Duration) {
 	return p[len(p)-1], p[len(p)/2]
 }
 
-func (w *watch) reconnects() (n int64) {
-	for _, c := range w.clients {
-		n += c.Reconnects()
+// reconnected counts the clients that had to reconnect since the last call.
+func (w *watch) reconnected() (clients int) {
+	for i, c := range w.clients {
+		n := c.Reconnects()
+		if n > w.tries[i] {
+			clients++
+		}
+		w.tries[i] = n
 	}
-	return n
+	return clients
 }
 
 // stop ends the clients and returns where the first one stands.
