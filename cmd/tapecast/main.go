@@ -52,6 +52,7 @@ func commands() []command {
 		{"loadtest", "load a tapecast and check every client's history", runLoadtest},
 		{"health", "ask a process whether it is ready: a health check", runHealth},
 		{"config", "print the effective configuration of the production roles", runConfig},
+		{"completion", "print a script that completes commands and flags in bash, zsh or fish", runCompletion},
 		{"version", "print version and build", runVersion},
 	}
 }
@@ -140,7 +141,7 @@ func usage(w io.Writer) {
 	b.WriteString("tapecast casts Kafka topics to very many WebSocket clients: replayable, ordered, without holes.\n\n")
 	b.WriteString("Usage:\n  tapecast COMMAND [flags]\n\nCommands:\n")
 	for _, c := range commands() {
-		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.summary)
+		fmt.Fprintf(&b, "  %-10s %s\n", c.name, c.summary)
 	}
 	b.WriteString("\nBegin with:\n  tapecast dev\n\n'tapecast COMMAND --help' shows a command's flags, with examples.\n")
 	_, _ = io.WriteString(w, b.String())

@@ -29,12 +29,15 @@ type subFlags struct {
 	count       int
 	control     bool
 	quiet       bool
+	pretty      bool
+	json        bool
 }
 
 // runSub is `tapecast sub`.
 func runSub(ctx context.Context, sys system, args []string) error {
 	fs := newFlags("sub TOPIC [flags]",
 		"Subscribe to a topic and print one JSON frame a line: events, and gaps where something is missing.\n"+
+			"On a terminal it shows a readable view instead, with position, lag and rate below; --json has the lines there, too.\n"+
 			"It reconnects and resumes by itself, without a hole and without a double. Ctrl-C ends it and says where to go on.",
 		"tapecast sub price",
 		"tapecast sub quotes --key EURUSD --key USDJPY",
@@ -51,6 +54,8 @@ func runSub(ctx context.Context, sys system, args []string) error {
 	fs.DurationVar(&f.interval, "interval", 0, "mode latest: at most one event per key in that time")
 	fs.IntVar(&f.count, "count", 0, "end after `N` events; 0 = never")
 	fs.BoolVar(&f.control, "control", false, "print control frames as well (subscribed, live, heartbeat, ...)")
+	fs.BoolVar(&f.pretty, "pretty", false, "the readable view, also where standard output is no terminal")
+	fs.BoolVar(&f.json, "json", false, "one JSON frame a line, also on a terminal")
 	fs.BoolVar(&f.quiet, "quiet", false, "say nothing on standard error")
 	rest, err := fs.parse(sys, args)
 	if err != nil {
@@ -60,6 +65,10 @@ func runSub(ctx context.Context, sys system, args []string) error {
 	if err != nil {
 		return err
 	}
+	if f.pretty && f.json {
+		return usagef("--pretty and --json exclude each other")
+	}
+	f.pretty = f.pretty || isTerminal(sys.out) && !f.json && !f.control
 	opt, err := f.options(time.Now())
 	if err != nil {
 		return err
@@ -164,8 +173,8 @@ func webSocketURL(s string) (string, error) {
 
 func (f *subFlags) run(ctx context.Context, sys system, topic string, opt client.SubscribeOptions) error {
 	logLevel := "info"
-	if f.quiet {
-		logLevel = "error"
+	if f.quiet || f.pretty && isTerminal(sys.out) {
+		logLevel = "error" // the status line tells the rest
 	}
 	logger, err := newClientLogger(sys.err, logLevel)
 	if err != nil {
@@ -180,7 +189,14 @@ func (f *subFlags) run(ctx context.Context, sys system, topic string, opt client
 	if err != nil {
 		return err
 	}
-	n, err := f.print(ctx, sys.out, sub)
+	var n int
+	if f.pretty {
+		v := newView(sys.out, sys.environ, topic, c.State)
+		err = v.run(ctx, sub, f.count)
+		n = v.events
+	} else {
+		n, err = f.print(ctx, sys.out, sub)
+	}
 	if !f.quiet {
 		next, _ := sub.Positions()
 		fmt.Fprintf(sys.err, "%d events; go on with --from %s\n", n, formatOffsets(next))
