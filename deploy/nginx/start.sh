@@ -13,6 +13,7 @@ addresses() { # SERVICE
 
 upstream() { # SERVICE PORT
     echo "upstream $1 {"
+    echo "    zone $1 64k;" # the workers count connections together
     # The fewest open connections first: sessions are long, so counting requests
     # would pile them up on whoever was there first.
     # - A larger machine: add weight=3 to its server line.

@@ -57,7 +57,7 @@ func (tr *tour) checks() map[string]func(out string) {
 	return map[string]func(string){
 		"up": tr.up, "look": tr.look, "sub": tr.sub, "sse": tr.sse,
 		"publish-java": nil, "publish-kcat": nil, "publish-http": tr.published, "replay": tr.replay,
-		"kill-gateway": tr.pause("a gateway killed"), "kill-fanout": tr.pause("a fan-out killed"),
+		"kill-gateway": tr.gatewayKilled, "kill-fanout": tr.pause("a fan-out killed"),
 		"heal": tr.pause("both back"), "rolling": tr.pause("rolling restart"), "registry": tr.pause("registry away for a minute"),
 		"scale": tr.scale, "inside": tr.inside, "down": tr.down, "up-again": tr.upAgain, "away": tr.away,
 	}
@@ -115,8 +115,7 @@ func (tr *tour) prepare() {
 func (tr *tour) up(string) {
 	tr.figure("healthy %.1f s after up began", time.Since(tr.began).Seconds())
 	tr.figure("first frame at a client %.1f s after up began", tr.watch.firstEvent().Sub(tr.began).Seconds())
-	tr.watch.flows()
-	tr.watch.reconnected()
+	tr.watch.spread()
 	out := tr.must(time.Minute, `docker compose ps -a --format '{{.Service}} {{.State}} {{.Health}} {{.ExitCode}}'`)
 	require.Equal(tr.t, 2, strings.Count(out, "gateway running healthy"), out)
 	require.Equal(tr.t, 2, strings.Count(out, "fanout running healthy"), out)
@@ -191,6 +190,15 @@ func (tr *tour) pause(what string) func(string) {
 		tr.figure("%s: longest pause of any of %d clients %.2f s, of the median client %.2f s; %d reconnected",
 			what, watchers, longest.Seconds(), median.Seconds(), tr.watch.reconnected())
 	}
+}
+
+func (tr *tour) gatewayKilled(string) {
+	time.Sleep(settles)
+	longest, median := tr.watch.flows()
+	moved := tr.watch.reconnected()
+	require.NotZero(tr.t, moved, "nobody was connected to it")
+	tr.figure("a gateway killed: %d of %d clients went to the other one; longest pause %.2f s, of the median client %.2f s",
+		moved, watchers, longest.Seconds(), median.Seconds())
 }
 
 func (tr *tour) scale(string) {

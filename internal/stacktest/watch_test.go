@@ -140,6 +140,18 @@ func (w *watch) flows() (longest, median time.Duration) {
 	return p[len(p)-1], p[len(p)/2]
 }
 
+// spread connects all clients anew, now that there is more than one gateway:
+// while the stack came up they all went to the one that was first.
+func (w *watch) spread() {
+	w.t.Helper()
+	w.flows()
+	for _, c := range w.clients {
+		c.Break()
+	}
+	w.flows()
+	w.reconnected()
+}
+
 // reconnected counts the clients that had to reconnect since the last call.
 func (w *watch) reconnected() (clients int) {
 	for i, c := range w.clients {
