@@ -11,7 +11,6 @@ import (
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/config"
-	"github.com/tapecast/tapecast/internal/stream"
 	"github.com/tapecast/tapecast/schemas"
 )
 
@@ -78,8 +77,8 @@ func (a *applier) read(file string) (err error) {
 	a.texts = map[string]string{}
 	files := map[string]string{} // what names it
 	for _, t := range a.plan.Topics {
-		if strings.HasPrefix(t.Name, stream.InternalPrefix) {
-			return usagef("%s: topic %s: topics that begin with %q are tapecast's own", file, t.Name, stream.InternalPrefix)
+		if err := checkTopic(t.Name); err != nil {
+			return usagef("%s: topic %s", file, err)
 		}
 		if t.Schema != "" {
 			files[t.Schema] = "topic " + t.Name

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapecast/tapecast/internal/app"
 	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/catalog"
 	"github.com/tapecast/tapecast/internal/config"
 	"github.com/tapecast/tapecast/internal/stream"
 	"github.com/tapecast/tapecast/schemas"
@@ -117,6 +118,25 @@ func (c *connection) registryError(err error) error {
 // internalTopic tells tapecast's, Kafka's and the registry's own topics.
 func internalTopic(t broker.Topic) bool {
 	return t.Internal || strings.HasPrefix(t.Name, stream.InternalPrefix) || strings.HasPrefix(t.Name, "_")
+}
+
+// maxTopic is Kafka's limit for a topic's name.
+const maxTopic = 249
+
+// checkTopic refuses names that Kafka does not take, and topics that belong to
+// machines: an event among tapecast's interests, Kafka's offsets or the
+// registry's schemas harms whoever reads those.
+func checkTopic(name string) error {
+	if catalog.Internal(name) {
+		return fmt.Errorf("%q is one of tapecast's own topics, Kafka's or the registry's", name)
+	}
+	odd := strings.ContainsFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("._-", c)
+	})
+	if odd || name == "" || name == "." || name == ".." || len(name) > maxTopic {
+		return fmt.Errorf("%.80q cannot name a topic: expected 1 to %d of a-z A-Z 0-9 . _ -", name, maxTopic)
+	}
+	return nil
 }
 
 func isTerminal(w io.Writer) bool {

@@ -55,6 +55,9 @@ func runPub(ctx context.Context, sys system, args []string) error {
 	if len(rest) == 0 {
 		return usagef("TOPIC is missing")
 	}
+	if err := checkTopic(rest[0]); err != nil {
+		return usagef("%s", err)
+	}
 	o := publish.Options{
 		Topic: rest[0], Files: rest[1:], Stdin: sys.in, Format: f.format,
 		Key: f.key, Time: f.time, Envelope: f.envelope, Skip: f.onError == "skip",

@@ -13,7 +13,6 @@ import (
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/config"
-	"github.com/tapecast/tapecast/internal/stream"
 	"github.com/tapecast/tapecast/schemas"
 )
 
@@ -187,8 +186,8 @@ func (t *topicsCommand) runCreate(ctx context.Context, args []string) error {
 }
 
 func checkSpec(spec *broker.TopicSpec, configs []string) error {
-	if strings.HasPrefix(spec.Name, stream.InternalPrefix) {
-		return usagef("topics that begin with %q are tapecast's own", stream.InternalPrefix)
+	if err := checkTopic(spec.Name); err != nil {
+		return usagef("%s", err)
 	}
 	if spec.Partitions < 1 || spec.Replicas < 0 {
 		return usagef("--partitions must be at least 1, --replicas at least 0")
