@@ -254,13 +254,14 @@ func parseLines(c *chunk, d *draft) *problem {
 }
 
 // stopAt ends the stream at a line, the event of that index in its chunk. Of
-// the mistakes only those of that line are told.
+// the mistakes only those of that line are told, with the event's index in the
+// stream: everything before it was acked.
 func (st *upload) stopAt(line int64, index int, p *problem) *problem {
 	q := *p
 	q.Errors = nil
 	for _, e := range p.Errors {
 		if e.Index == index {
-			e.Index = 0
+			e.Index = int(st.sum.Events)
 			q.Errors = append(q.Errors, e)
 		}
 	}
