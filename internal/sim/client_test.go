@@ -287,8 +287,8 @@ func (p *player) resumed(f *frame, from map[int32]int64) {
 	}
 	for part, at := range from {
 		if _, known := p.pos[part]; !known {
-			if p.cursor != "" && at != 0 {
-				p.fail("a new partition %d begins at %d, cursor of %v", part, at, p.held)
+			if at != 0 {
+				p.fail("a new partition %d begins at %d, the client knew %v", part, at, p.pos)
 			}
 			p.pos[part] = at
 		}

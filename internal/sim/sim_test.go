@@ -232,6 +232,9 @@ func replay(t *testing.T, seed uint64) {
 }
 
 func play(t *testing.T, seed uint64, steps []step, bad string) (v *verdict) {
+	// A circle in which no time passes would hang the bubble for ever: name the seed.
+	hangs := time.AfterFunc(5*time.Minute, func() { panic(fmt.Sprintf("seed %d hangs: TAPECAST_TEST_SIM_SEED=%d", seed, seed)) })
+	defer hangs.Stop()
 	synctest.Test(t, func(*testing.T) { v = simulate(seed, steps, bad) })
 	return v
 }
