@@ -183,7 +183,7 @@ func newRegistry(t testing.TB) string {
 }
 
 // newStack starts the processes and waits until all are ready.
-func newStack(t testing.TB, brokers string, fanouts, gateways int) *stack {
+func newStack(t testing.TB, brokers string, fanouts, gateways int, gatewayArgs ...string) *stack {
 	t.Helper()
 	s := &stack{brokers: brokers, registry: newRegistry(t)}
 	group := fmt.Sprintf("fanout-%d", time.Now().UnixNano())
@@ -196,7 +196,7 @@ func newStack(t testing.TB, brokers string, fanouts, gateways int) *stack {
 	for i := range gateways {
 		addr, admin := freeAddr(t), freeAddr(t)
 		args := append([]string{"gateway", "--listen", addr, "--admin-listen", admin, "--registry", s.registry,
-			"--node", fmt.Sprintf("g%d", i), "--drain", "1s"}, common...)
+			"--node", fmt.Sprintf("g%d", i), "--drain", "1s"}, append(common, gatewayArgs...)...)
 		s.gateways = append(s.gateways, newProc(t, fmt.Sprintf("gateway-%d", i), "http://"+admin+"/readyz", args...))
 		s.ws = append(s.ws, "ws://"+addr+"/ws")
 	}
