@@ -79,6 +79,12 @@ func (s *Service) startSocket(conn net.Conn, ws *websocket.Conn, leave func()) b
 	sess.hold, sess.ping, sess.wait = s.o.Hold, s.o.Ping, s.o.Drain
 	t.sess = sess
 	sess.card.remote = conn.RemoteAddr().String()
+	if tcp, ok := conn.(*net.TCPConn); ok && canAttempt {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			t.raw, sess.socket = raw, t
+			return s.start(sess, "ws", leave, t.readLoop)
+		}
+	}
 	return s.start(sess, "ws", leave, sess.run, t.readLoop)
 }
 

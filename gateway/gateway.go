@@ -14,9 +14,15 @@
 // What is decided without I/O is apart from what is done: place says where a
 // subscription begins, conversation says what leaves in the next write.
 //
-// Goroutines: two per WebSocket session (readLoop and the session's loop), one
-// per HTTP stream beside its handler, and up to four short tasks per session
-// while positions are looked up. Service.Run waits for all of them.
+// The loops of plain TCP sockets are shards: about one goroutine per core owns
+// its part of the sessions and writes without waiting (see shard). TLS, HTTP
+// streams and other connections have a loop each.
+//
+// Goroutines: a shard per core; per WebSocket session a readLoop, while its
+// socket is full one that waits with the rest of a write, while it ends one
+// that says goodbye; where there is no shard a loop instead; one per HTTP
+// stream beside its handler; up to four short tasks per session while positions
+// are looked up. Service.Run waits for all of them.
 package gateway
 
 import (
@@ -26,6 +32,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -131,6 +138,8 @@ type Service struct {
 	bounds  *boundsCache
 
 	mu       sync.Mutex
+	shards   []*shard              // guarded by mu
+	turn     int                   // guarded by mu: the shard that the next session joins
 	group    *errgroup.Group       // guarded by mu; nil = Run does not run
 	sessions map[*session]struct{} // guarded by mu
 	started  uint64                // guarded by mu: sessions ever
@@ -174,8 +183,13 @@ func New(o Options) (*Service, error) {
 func (s *Service) Run(ctx context.Context) error {
 	group := &errgroup.Group{}
 	s.door.setShut(false)
+	shards := make([]*shard, runtime.GOMAXPROCS(0))
+	for i := range shards {
+		shards[i] = newShard(group, s.o.Hold)
+		group.Go(shards[i].run)
+	}
 	s.mu.Lock()
-	s.group = group
+	s.group, s.shards = group, shards
 	s.mu.Unlock()
 	s.o.Logger.Info("gateway takes sessions", slog.Int("max_sessions", s.o.MaxSessions))
 	<-ctx.Done()
@@ -184,6 +198,9 @@ func (s *Service) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.group = nil // no session starts any more: Wait may be called
 	s.mu.Unlock()
+	for _, sh := range shards {
+		sh.finish()
+	}
 	open := s.open()
 	spread := min(s.o.Drain, time.Duration(len(open))*drainPace)
 	s.o.Logger.Info("gateway drains", slog.Int("sessions", len(open)), slog.Duration("spread", spread))
@@ -216,8 +233,9 @@ func (s *Service) open() []*session {
 	return slices.Collect(maps.Keys(s.sessions))
 }
 
-// start runs a session under Run: its loop, and its reader if it has one. The
-// last of them to end calls sess.ended. False: Run does not run.
+// start runs a session under Run: its loop, if it is in no shard, and its
+// reader if it has one. The last of them to end calls sess.ended. False: Run
+// does not run.
 func (s *Service) start(sess *session, transport string, leave func(), bodies ...func() error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,6 +254,12 @@ func (s *Service) start(sess *session, transport string, leave func(), bodies ..
 		s.mu.Unlock()
 		g.Dec()
 		leave()
+	}
+	if sess.socket != nil {
+		s.turn = (s.turn + 1) % len(s.shards)
+		sess.shard, sess.woken = s.shards[s.turn], nil
+		sess.socket.attempt = &sess.shard.attempt
+		sess.shard.join(sess)
 	}
 	for _, body := range bodies {
 		s.group.Go(body)

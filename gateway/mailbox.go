@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tapecast/tapecast/internal/protocol"
@@ -27,11 +28,10 @@ type mail struct {
 	cut     bool           // the other side is gone, or time is up: end at once
 }
 
-// mailbox is how everything but the feed's wake reaches a session's loop. One
-// channel that holds one token wakes the loop, so that an idle session waits
-// on as little as possible.
+// mailbox is how everything but the feed's wake reaches a session's loop.
 type mailbox struct {
-	woken chan struct{} // to the loop; holds one; never closed
+	wake   func()      // static: makes the loop look; it never waits
+	posted atomic.Bool // something came since the loop took last
 
 	mu   sync.Mutex
 	room sync.Cond // of mu: there is room for inputs, or it is over
@@ -39,17 +39,15 @@ type mailbox struct {
 	over bool      // guarded by mu: nobody takes any more
 }
 
-func (m *mailbox) init() {
-	m.woken = make(chan struct{}, 1)
+func (m *mailbox) init(wake func()) {
+	m.wake = wake
 	m.room.L = &m.mu
 }
 
-// wake makes the loop look. It never waits.
-func (m *mailbox) wake() {
-	select {
-	case m.woken <- struct{}{}:
-	default:
-	}
+// post tells the loop that something came.
+func (m *mailbox) post() {
+	m.posted.Store(true)
+	m.wake()
 }
 
 // hand hands an input over, and waits for room. After the end it goes to nobody.
@@ -60,7 +58,7 @@ func (m *mailbox) hand(in input) {
 	}
 	m.mail.inputs = append(m.mail.inputs, in)
 	m.mu.Unlock()
-	m.wake()
+	m.post()
 }
 
 // result hands a task's result over.
@@ -68,7 +66,7 @@ func (m *mailbox) result(fn func()) {
 	m.mu.Lock()
 	m.mail.results = append(m.mail.results, fn) // at most maxTasks
 	m.mu.Unlock()
-	m.wake()
+	m.post()
 }
 
 // drain has the session closed within a time.
@@ -76,7 +74,7 @@ func (m *mailbox) drain(within time.Duration) {
 	m.mu.Lock()
 	m.mail.drain = &within
 	m.mu.Unlock()
-	m.wake()
+	m.post()
 }
 
 // cut ends the session at once.
@@ -84,21 +82,24 @@ func (m *mailbox) cut() {
 	m.mu.Lock()
 	m.mail.cut = true
 	m.mu.Unlock()
-	m.wake()
+	m.post()
 }
 
-// take takes what is there; inputs only if they are wanted.
-func (m *mailbox) take(inputs bool) mail {
+// take takes what is there; inputs only if they are wanted. left: some were not.
+func (m *mailbox) take(inputs bool) (got mail, left bool) {
+	if !m.posted.Swap(false) {
+		return mail{}, false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	got := m.mail
-	m.mail = mail{}
+	got, m.mail = m.mail, mail{}
 	if !inputs {
 		m.mail.inputs, got.inputs = got.inputs, nil
+		left = len(m.mail.inputs) > 0
 	} else if got.inputs != nil {
 		m.room.Signal()
 	}
-	return got
+	return got, left
 }
 
 // close lets nobody wait any more.

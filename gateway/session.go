@@ -36,8 +36,9 @@ type ending struct {
 	dead   bool          // nothing can be written any more
 }
 
-// session runs one conversation over one transport. Its loop owns the
-// conversation and all writing; everything else reaches it by its mailbox.
+// session runs one conversation over one transport. Its loop, which is a
+// shard's or its own, owns the conversation and all writing; everything else
+// reaches it by its mailbox.
 type session struct {
 	// static after construction
 	conv  *conversation
@@ -51,6 +52,8 @@ type session struct {
 	card  card
 
 	mailbox
+	shardState
+	woken  chan struct{} // to the loop; holds one; never closed; nil in a shard
 	closed chan struct{} // closed when the transport was told to close
 
 	tasks errgroup.Group // waited for by run
@@ -61,14 +64,27 @@ type session struct {
 	timer    *time.Timer
 	block    block // what leaves in the next write; empty between writes
 	holdTill time.Time
-	taken    bool // a command came
+	at       time.Time // when to turn without a wake, holds aside; zero = only with one
+	taken    bool      // a command came
+	left     bool      // commands wait until their answers have room
 	pingAt   time.Time
 	closeAt  time.Time // set by a drain
 }
 
+// newSession makes a session that is to run in a loop of its own, or, if its
+// shard is set before it starts, in that.
 func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
-	s := &session{out: out, log: log, closed: make(chan struct{}), endTask: func() {}}
-	s.mailbox.init()
+	s := &session{out: out, log: log, woken: make(chan struct{}, 1), closed: make(chan struct{}), endTask: func() {}}
+	s.mailbox.init(func() {
+		if s.shard != nil {
+			s.shard.wake(s)
+			return
+		}
+		select {
+		case s.woken <- struct{}{}:
+		default:
+		}
+	})
 	s.conv = &conversation{rules: r, wire: w, notify: s.wake, task: s.task}
 	return s
 }
@@ -93,6 +109,8 @@ func (s *session) task(run func(ctx context.Context) func()) {
 // run runs the session until it ends; then its tasks have ended and its
 // subscriptions are closed. It has the form that an errgroup starts.
 func (s *session) run() error {
+	s.timer = time.NewTimer(time.Hour)
+	defer s.timer.Stop()
 	s.finish(s.loop())
 	return nil
 }
@@ -100,7 +118,6 @@ func (s *session) run() error {
 // loop turns whenever something has come or is due. What it waits in has a
 // small stack: an idle session keeps that.
 func (s *session) loop() *ending {
-	s.timer = time.NewTimer(time.Hour)
 	for {
 		e, again := s.turn()
 		switch {
@@ -109,6 +126,7 @@ func (s *session) loop() *ending {
 		case again:
 			continue
 		}
+		s.arm()
 		select {
 		case <-s.woken:
 		case <-s.timer.C:
@@ -119,7 +137,6 @@ func (s *session) loop() *ending {
 // finish ends what belongs to the session.
 func (s *session) finish(e *ending) {
 	s.card.reason = e.reason
-	s.timer.Stop()
 	s.mailbox.close()
 	s.endTasks()
 	if !e.dead {
@@ -137,7 +154,8 @@ func (s *session) endTasks() {
 	s.conv.over = true
 	s.endTask()
 	_ = s.tasks.Wait() // tasks return no errors
-	for _, fn := range s.take(false).results {
+	got, _ := s.take(false)
+	for _, fn := range got.results {
 		s.contain(fn)
 	}
 }
@@ -199,8 +217,9 @@ func (s *session) turn() (e *ending, again bool) {
 			e = slowEnding
 		case s.once && s.taken && len(s.conv.subs) == 0 && s.conv.asking == 0:
 			e = &ending{reason: "end"}
-		case !again:
-			s.arm(now)
+		default:
+			again = again || s.left && s.conv.open()
+			s.at = s.next()
 		}
 	}) {
 		e = panicEnding
@@ -211,7 +230,11 @@ func (s *session) turn() (e *ending, again bool) {
 // takeMail takes what has come for the loop. Commands of a client that does
 // not take its answers stay where they are.
 func (s *session) takeMail(now time.Time) *ending {
-	got := s.take(s.conv.open())
+	if s.left && s.conv.open() {
+		s.posted.Store(true)
+	}
+	got, left := s.take(s.conv.open())
+	s.left = left || s.left && len(got.inputs) == 0
 	if got.cut {
 		return goneEnding
 	}
@@ -314,20 +337,26 @@ func (s *session) send(b *block) error {
 	return nil
 }
 
-// arm sets the timer to the next thing that is due without a wake.
-func (s *session) arm(now time.Time) {
+// next tells when something is due without a wake.
+func (s *session) next() time.Time {
 	at := s.conv.deadline()
-	for _, t := range []time.Time{s.closeAt, s.pingAt, s.holdTill} {
+	for _, t := range []time.Time{s.closeAt, s.pingAt} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}
 	}
-	if !at.IsZero() && at.Before(s.holdTill) {
+	return at
+}
+
+// arm sets the timer to that, or to the end of the hold.
+func (s *session) arm() {
+	at := s.at
+	if !s.holdTill.IsZero() {
 		at = s.holdTill
 	}
 	if at.IsZero() {
 		s.timer.Stop()
 		return
 	}
-	s.timer.Reset(max(at.Sub(now), 0))
+	s.timer.Reset(max(time.Until(at), 0))
 }

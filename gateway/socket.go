@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -59,9 +60,12 @@ type socket struct {
 	limit   *rate.Limiter
 
 	// owned by the session's loop
-	timeout time.Duration // a write that moves nothing for that long fails
-	maxLag  time.Duration // a write that is not done after that long fails; 0 = no limit
-	slow    bool          // closed for that; read by readLoop after the close
+	raw     syscall.RawConn // for attempts
+	attempt *attempt        // its shard's; nil = writes wait
+	rest    []byte          // what the socket has not taken yet; nil = nothing
+	timeout time.Duration   // a write that moves nothing for that long fails
+	maxLag  time.Duration   // a write that is not done after that long fails; 0 = no limit
+	slow    bool            // closed for that; read by readLoop after the close
 
 	sess    *session    // static
 	closing atomic.Bool // set by the loop: readLoop only discards
@@ -74,6 +78,9 @@ type socket struct {
 // write writes a block with the socket's own methods: gorilla's would refuse
 // to go on after a partial write.
 func (t *socket) write(b *block) error {
+	if t.attempt != nil {
+		return t.offer(b)
+	}
 	end := time.Time{}
 	if t.maxLag > 0 {
 		end = time.Now().Add(t.maxLag)
@@ -82,6 +89,45 @@ func (t *socket) write(b *block) error {
 		return err
 	}
 	return t.send(b.tail, end)
+}
+
+// offer writes what the socket takes at once, and keeps the rest: shared
+// bytes as they are, others in a copy as large as needed.
+func (t *socket) offer(b *block) error {
+	head := b.buf[b.head:]
+	if len(head) > 0 {
+		n, err := t.attempt.write(t.raw, head)
+		if err != nil {
+			return err
+		}
+		if n < len(head) {
+			t.rest = append(append(make([]byte, 0, len(head)-n+len(b.tail)), head[n:]...), b.tail...)
+			return nil
+		}
+	}
+	if len(b.tail) == 0 {
+		return nil
+	}
+	n, err := t.attempt.write(t.raw, b.tail)
+	if n < len(b.tail) {
+		t.rest = b.tail[n:]
+	}
+	return err
+}
+
+// waits tells whether there is a rest.
+func (t *socket) waits() bool { return t.rest != nil }
+
+// await writes the rest.
+func (t *socket) await() error {
+	end := time.Time{}
+	if t.maxLag > 0 {
+		end = time.Now().Add(t.maxLag)
+	}
+	err := t.send(t.rest, end)
+	t.rest = nil
+	_ = t.conn.SetWriteDeadline(time.Time{}) // attempts have none
+	return err
 }
 
 func (t *socket) send(p []byte, end time.Time) error {
@@ -126,7 +172,7 @@ func (t *socket) reset() {
 func (t *socket) abort() { _ = t.conn.Close() }
 
 // hurry implements transport.
-func (t *socket) hurry() { t.timeout, t.maxLag = goodbyeTime, goodbyeTime }
+func (t *socket) hurry() { t.timeout, t.maxLag, t.attempt = goodbyeTime, goodbyeTime, nil }
 
 // close sends the close frame and gives the client a moment to answer; the
 // readLoop closes the connection.

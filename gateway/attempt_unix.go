@@ -1,0 +1,47 @@
+//go:build unix
+
+package gateway
+
+import (
+	"errors"
+	"syscall"
+)
+
+// canAttempt tells whether sockets can be written to without waiting.
+const canAttempt = true
+
+// attempt is a write that does not wait. It is used again and again, by one
+// goroutine.
+type attempt struct {
+	p   []byte
+	n   int
+	err error
+	fn  func(fd uintptr) bool
+}
+
+func (a *attempt) init() {
+	a.fn = func(fd uintptr) bool {
+		for {
+			a.n, a.err = syscall.Write(int(fd), a.p)
+			if !errors.Is(a.err, syscall.EINTR) {
+				return true
+			}
+		}
+	}
+}
+
+// write writes as much of p as the socket takes now.
+func (a *attempt) write(raw syscall.RawConn, p []byte) (int, error) {
+	a.p, a.n, a.err = p, 0, nil
+	err := raw.Write(a.fn)
+	a.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case errors.Is(a.err, syscall.EAGAIN):
+		return 0, nil
+	case a.err != nil:
+		return 0, a.err
+	}
+	return a.n, nil
+}
