@@ -40,9 +40,15 @@ func (r *ring) resize(size int) {
 
 // search returns the index of the first event at or after offset.
 func (r *ring) search(offset int64) int {
-	// Most cursors stand near the head of the tape.
-	if r.n > 0 && r.at(r.n-1).Offset < offset {
-		return r.n
+	// Most cursors stand near the head of the tape: look back from there in
+	// growing steps, so that little memory is touched.
+	hi, step := r.n, 1
+	for hi > 0 {
+		lo := max(hi-step, 0)
+		if r.at(lo).Offset < offset {
+			return lo + 1 + sort.Search(hi-lo-1, func(i int) bool { return r.at(lo+1+i).Offset >= offset })
+		}
+		hi, step = lo, 4*step
 	}
-	return sort.Search(r.n, func(i int) bool { return r.at(i).Offset >= offset })
+	return 0
 }
