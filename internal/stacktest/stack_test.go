@@ -107,12 +107,12 @@ func (s *stack) awaits(what, script string, want func(out string) bool) {
 	s.t.Helper()
 	var out string
 	var err error
-	for until := time.Now().Add(2 * time.Minute); time.Now().Before(until); time.Sleep(500 * time.Millisecond) {
+	for until := time.Now().Add(5 * time.Minute); time.Now().Before(until); time.Sleep(500 * time.Millisecond) {
 		if out, err = s.run(time.Minute, script); err == nil && want(out) {
 			return
 		}
 	}
-	s.t.Fatalf("%s: not within two minutes: %v\n%s", what, err, out)
+	s.t.Fatalf("%s: not within five minutes: %v\n%s", what, err, out)
 }
 
 // memory reports what each service holds.
