@@ -67,6 +67,16 @@ func TestNothingOfAnEventSteersTheTerminal(t *testing.T) {
 	}
 }
 
+func TestSubTellsOfAPositionThatIsNotThere(t *testing.T) {
+	d := startDev(t, "--no-demo", "--data-dir", t.TempDir())
+	code, out, msg := d.tool(t, "", "sub", "price", "--json", "--from", "99", "--until", "live", "--url", d.http)
+	require.Zero(t, code, msg)
+	require.Contains(t, out, `"resume":"reset"`)
+	code, out, msg = d.tool(t, "", "sub", "price", "--json", "--from", "0", "--until", "live", "--url", d.http)
+	require.Zero(t, code, msg)
+	require.Empty(t, out)
+}
+
 func TestSubPrettyOfADevProcess(t *testing.T) {
 	d := startDev(t, "--no-demo", "--data-dir", t.TempDir())
 	code, _, msg := d.tool(t, "", "topics", "create", "plain", "--schema", "../../schemas/price.avsc")

@@ -227,7 +227,7 @@ func (f *subFlags) print(ctx context.Context, out io.Writer, sub *client.Subscri
 		if err != nil {
 			return n, err
 		}
-		if f.shows(fr.Kind) {
+		if f.shows(fr.Kind, fr.Resume) {
 			if _, err := w.Write(append(fr.Raw, '\n')); err != nil {
 				return n, err
 			}
@@ -243,10 +243,14 @@ func (f *subFlags) print(ctx context.Context, out io.Writer, sub *client.Subscri
 	}
 }
 
-func (f *subFlags) shows(k client.Kind) bool {
+// shows tells whether a frame is printed. A position that means nothing any more
+// is something missing, like a gap.
+func (f *subFlags) shows(k client.Kind, resume string) bool {
 	switch k {
 	case client.KindData, client.KindGap, client.KindReset:
 		return true
+	case client.KindSubscribed:
+		return f.control || resume == "reset"
 	}
 	return f.control
 }
