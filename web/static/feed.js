@@ -92,6 +92,7 @@ export class Feed {
     this.second = { at: performance.now(), events: 0, rate: 0 };
     this.shown = 0;
     this.next = {};
+    this.handed = "";
   }
 
   setSpan(seconds) {
@@ -173,8 +174,10 @@ export class Feed {
       return;
     }
     const at = this.newest || this.player.clock();
-    if (f.event === "live" && f.handover) this.charts.mark(at, "live", "handed over to live");
-    else if (f.event === "live" && !this.link.counts.resumed) this.charts.mark(at, "live", "live");
+    if (f.event === "live" && f.handover) {
+      this.charts.mark(at, "live", "handed over to live");
+      this.handed = `handed over to live at ${clock(at)}`;
+    }     else if (f.event === "live" && !this.link.counts.resumed) this.charts.mark(at, "live", "live");
     else if (f.event === "gap") this.charts.mark(at, "gap", `gap: ${f.cause}`);
     else if (f.event === "lost") this.charts.mark(at, "lost", "lost");
     else if (f.event === "resumed") this.charts.mark(at, "resumed", "resumed");
@@ -240,7 +243,7 @@ export class Feed {
     document.body.dataset.mode = this.player.mode;
     set($("seek-from"), date(from));
     set($("seek-to"), to < Date.now() - 1000 ? date(to) : "now");
-    set($("seek-state"), live ? "" : `replay ×${this.player.speed} at ${date(this.player.clock())}`);
+    set($("seek-state"), live ? this.handed : `replay ×${this.player.speed} at ${date(this.player.clock())}`);
   }
 
   drawKeys(now) {

@@ -1,0 +1,220 @@
+package web_test
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+)
+
+// backlog publishes n quotes of some keys, evenly spread until now.
+func backlog(t testing.TB, base string, n int, back time.Duration, keys ...string) (last int64) {
+	t.Helper()
+	now := time.Now()
+	var events []event
+	for i := range n {
+		at := now.Add(-back + back*time.Duration(i)/time.Duration(n))
+		k := i % len(keys)
+		events = append(events, quoteAt(keys[k], 1+float64(k)+0.002*math.Sin(float64(i)/40+float64(k)), at))
+		if len(events) == 500 || i == n-1 {
+			last = publish(t, base, "quotes", events...)
+			events = nil
+		}
+	}
+	return last
+}
+
+const fingerprint = `(() => {
+	const c = document.querySelector("#chart-price canvas"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+	let n = 0;
+	for (let i = 3; i < d.length; i += 4) n = (n * 31 + d[i] + d[i - 1]) | 0;
+	return String(n);
+})()`
+
+func TestTheFeedIsShownLive(t *testing.T) {
+	browser(t)
+	info := startDev(t)
+	last := backlog(t, info.HTTP, 600, 3*time.Minute, "EURUSD", "USDJPY", "GBPUSD")
+	p := open(t, info.HTTP)
+	p.whole(600, last)
+	p.await(`document.querySelector("#rows tr.mark.live") || document.querySelector("#f-events").textContent === "600"`)
+	p.await(`document.querySelectorAll("#keys tr").length === 3`)
+	p.await(`[...document.querySelectorAll("#topics .name")].map((n) => n.textContent).join() === "price,quotes,trades"`)
+
+	before := eval[string](p, fingerprint)
+	for i := range 40 {
+		last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.01+float64(i)/1000, time.Now()))
+	}
+	p.whole(640, last)
+	require.NotEqual(t, before, eval[string](p, fingerprint), "the chart has not moved")
+
+	// One key in focus has its spread; one key alone is subscribed to as such.
+	p.do(chromedp.Click(`#keys button`))
+	p.await(`!document.getElementById("chart-spread").hidden && document.getElementById("title-key").textContent === "EURUSD"`)
+	p.do(chromedp.SetValue(`#filter-keys`, "USDJPY"), chromedp.Click(`#filter button`))
+	p.await(`document.getElementById("f-events").textContent === "200"`)
+	p.await(`[...document.querySelectorAll("#rows tr[data-offset]:not([hidden]) .key")].every((k) => k.textContent === "USDJPY")`)
+	for i, want := range []string{"key=USDJPY", `"keys":["USDJPY"]`, "--key USDJPY", `keys: ["USDJPY"]`, `Keys: []string{"USDJPY"}`} {
+		p.do(chromedp.Click(fmt.Sprintf(`#copy-tab-%d`, i)))
+		require.Contains(t, p.text("#copy-code"), want)
+	}
+	p.clean()
+}
+
+func TestReplayRunsIntoTheLiveEdge(t *testing.T) {
+	browser(t)
+	info := startDev(t)
+	const events = 480
+	last := backlog(t, info.HTTP, events, 240*time.Second, "EURUSD", "USDJPY")
+	p := open(t, info.HTTP)
+	p.whole(events, last)
+
+	p.do(chromedp.Click(`#speed input[value="50"]`))
+	eval[bool](p, `(() => { const s = document.getElementById("seek"); s.value = "400"; s.dispatchEvent(new Event("input")); s.dispatchEvent(new Event("change")); return true; })()`)
+	p.await(`document.body.dataset.mode === "replay" && document.querySelector("#rows tr[data-offset]:not([hidden])")`)
+	first := p.shown().Offsets
+	require.NotEmpty(t, first)
+	require.Less(t, first[0], last, "a replay shows the past first")
+
+	// The feed goes on meanwhile; the replay reaches it, and says where.
+	for range 20 {
+		last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.2, time.Now()))
+	}
+	p.await(`document.getElementById("seek-state").textContent.startsWith("handed over to live")`)
+	p.await(`document.body.dataset.mode === "live" && document.getElementById("go-live").getAttribute("aria-pressed") === "true"`)
+	last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.3, time.Now()))
+	// 300 s at 400 of 1000 lie 180 s back: three quarters of the backlog, give or take the test's own time.
+	p.await(fmt.Sprintf(`document.querySelector("#rows tr[data-offset]").dataset.offset === "0:%d" || document.querySelector("#rows tr[data-offset]:not([hidden])").dataset.offset === "0:%d"`, last, last))
+	s := p.shown()
+	require.Greater(t, s.Events, int64(100))
+	require.Less(t, s.Events, int64(events))
+	p.whole(s.Events, last)
+	p.clean()
+}
+
+func TestAGatewayRestartsUnderAnOpenPage(t *testing.T) {
+	browser(t)
+	info := startDev(t)
+	listen := freeAddr(t)
+	stop := startGateway(t, info, listen)
+	last := backlog(t, info.HTTP, 50, time.Minute, "EURUSD")
+	p := open(t, "http://"+listen)
+	p.whole(50, last)
+	require.Equal(t, "none", eval[string](p, `getComputedStyle(document.querySelector('nav [data-view="flow"]')).display`), "who is no operator is offered nothing of theirs")
+
+	count := int64(50)
+	more := func(n int) {
+		for range n {
+			last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.1, time.Now()))
+			count++
+		}
+	}
+	for range 2 {
+		resumed := p.shown().Resumed
+		more(30)
+		stop()
+		more(30)
+		stop = startGateway(t, info, listen)
+		more(30)
+		p.await(fmt.Sprintf(`Number(document.getElementById("f-resumed").textContent) > %d`, resumed))
+		p.whole(count, last)
+	}
+	p.clean("ERR_CONNECTION_REFUSED", "WebSocket connection to", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE", "503")
+}
+
+func TestHostileNamesStayText(t *testing.T) {
+	browser(t)
+	info := startDev(t)
+	names := []string{
+		`<img src=x onerror="document.title='owned'">`, `<script>document.title='owned'</script>`, `"><svg onload=alert(1)>`, `__proto__`, `constructor`,
+		"javascript:alert(1)", "\u202Eevil", "a'b\"c`${1}", "日本円",
+	}
+	var last int64
+	for i, n := range names {
+		last = publish(t, info.HTTP, "quotes", quoteAt(n, 1+float64(i), time.Now()))
+	}
+	p := open(t, info.HTTP)
+	p.whole(int64(len(names)), last)
+	p.await(fmt.Sprintf(`document.querySelectorAll("#keys tr").length === %d`, len(names)))
+	for _, n := range names {
+		p.await(fmt.Sprintf(`[...document.querySelectorAll("#rows .key")].some((k) => k.textContent === %q)`, n))
+		p.await(fmt.Sprintf(`[...document.querySelectorAll("#keys button")].some((k) => k.textContent === %q)`, n))
+	}
+	p.await(`!document.querySelector("main img, main script, #rows svg") && document.title === "tapecast · feed"`)
+	last = publish(t, info.HTTP, "quotes", quoteAt(names[0], 1, time.Now())) // what is on the tape has its key in the trace
+	p.whole(int64(len(names))+1, last)
+	eval[bool](p, fmt.Sprintf(`(location.hash = "#trace/quotes/0/%d", true)`, last))
+	p.await(fmt.Sprintf(`[...document.querySelectorAll("#trace-result dd")].some((k) => k.textContent === %q)`, names[0]))
+	p.clean()
+}
+
+// views of the console; each is shown by its link.
+var views = []string{"feed", "flow", "sessions", "trace"}
+
+func TestEveryoneCanUseIt(t *testing.T) {
+	browser(t)
+	axe, err := os.ReadFile("testdata/axe.min.js")
+	require.NoError(t, err)
+	info := startDev(t)
+	last := backlog(t, info.HTTP, 60, time.Minute, "EURUSD", "USDJPY")
+	p := open(t, info.HTTP)
+	p.whole(60, last)
+	last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.2, time.Now())) // one that is on the tape
+	p.whole(61, last)
+	eval[bool](p, string(axe)+"; true")
+	for range 2 { // light and dark
+		for _, v := range views {
+			p.do(chromedp.Click(fmt.Sprintf(`nav [data-view=%q]`, v)))
+			if v == "trace" {
+				p.do(chromedp.SetValue(`#trace-at`, fmt.Sprintf("quotes/0/%d", last)), chromedp.Click(`#trace-form button`))
+				p.await(`document.querySelector("#trace-result table")`)
+			}
+			if v == "sessions" {
+				p.await(`document.querySelector("#sessions-rows tr")`)
+			}
+			if v == "flow" {
+				p.await(`document.querySelector("#flow-cards .card")`)
+			}
+			found := eval[[]string](p, `axe.run(document, {resultTypes: ["violations"]}).then((r) => r.violations
+				.filter((v) => v.impact === "serious" || v.impact === "critical")
+				.map((v) => v.id + ": " + v.help + ": " + v.nodes.slice(0, 3).map((n) => n.html + " " + (n.any[0]?.message ?? "")).join(" | ")))`)
+			require.Empty(t, found, v)
+			require.False(t, eval[bool](p, `document.documentElement.scrollWidth > innerWidth`), "%s scrolls sideways", v)
+		}
+		p.do(chromedp.Click(`#theme`), chromedp.Click(`#theme`)) // system, light, dark
+	}
+	// A phone.
+	p.do(chromedp.EmulateViewport(390, 844))
+	for _, v := range views {
+		p.do(chromedp.Click(fmt.Sprintf(`nav [data-view=%q]`, v)))
+		require.False(t, eval[bool](p, `document.documentElement.scrollWidth > innerWidth`), "%s scrolls sideways on a phone", v)
+	}
+	p.clean()
+}
+
+func TestTheOperatorSeesTheFlow(t *testing.T) {
+	browser(t)
+	info := startDev(t)
+	last := backlog(t, info.HTTP, 60, time.Minute, "EURUSD")
+	p := open(t, info.HTTP)
+	p.whole(60, last)
+	last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.2, time.Now()))
+	p.whole(61, last)
+	p.do(chromedp.Click(fmt.Sprintf(`#rows tr[data-offset="0:%d"] a`, last)))
+	p.await(`[...document.querySelectorAll("#trace-result tbody th")].map((h) => h.textContent).join("; ") ===
+		"accepted by ingest; written by the fan-out, in a batch; read by this gateway; on the tape; encoded for its first session"`)
+	p.await(`document.querySelector("#trace-result").textContent.includes("1 of 1 live sessions")`)
+
+	p.do(chromedp.Click(`nav [data-view="sessions"]`))
+	p.await(`document.querySelector("#sessions-rows tr")?.textContent.includes("quotes")`)
+	p.await(`document.querySelector("#sessions-rows .chip").textContent === "live"`)
+
+	p.do(chromedp.Click(`nav [data-view="flow"]`))
+	p.await(`document.getElementById("flow-verdict").textContent === "nothing waits"`)
+	p.await(`document.querySelectorAll(".station").length === 6 && document.querySelectorAll("#flow-cards .card").length === 6`)
+	p.clean()
+}
