@@ -28,8 +28,9 @@ type Options struct {
 	// Avro body, schema its id in the schema registry.
 	DecodeAvro func(schema uint32, body []byte, v any) error
 
-	// Buffer is how many bytes of frames a subscription holds for its reader,
-	// and Overflow what happens beyond. Defaults 4 MiB and Block. Both can be
+	// Buffer is how many bytes of frames (their text; the memory is about three
+	// times that for small ones) a subscription holds for its reader, and
+	// Overflow what happens beyond. Defaults 4 MiB and Block. Both can be
 	// set for each subscription.
 	Buffer   int
 	Overflow Overflow

@@ -73,7 +73,7 @@ func (q *queue) drop(limit int) bool {
 		switch f.Kind {
 		case KindHeartbeat:
 		case KindData:
-			if !f.Snapshot && !f.Latest {
+			if !f.Latest { // those lie in a gap that was reported
 				q.missing(f.Topic, f.Partition, f.Offset, f.Offset+1)
 			}
 		case KindGap:
@@ -99,7 +99,7 @@ func (q *queue) keep(f Frame) {
 func (q *queue) missing(topic string, p int32, from, to int64) {
 	for i := len(q.kept) - 1; i >= 0 && q.kept[i].Kind == KindGap; i-- {
 		if g := &q.kept[i]; g.Partition == p && g.Cause == CauseBuffer {
-			g.GapTo = max(g.GapTo, to)
+			g.GapFrom, g.GapTo = min(g.GapFrom, from), max(g.GapTo, to)
 			return
 		}
 	}

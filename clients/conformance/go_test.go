@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -26,6 +27,7 @@ type goDriver struct {
 	t      *testing.T
 	r      *record
 	c      *client.Client
+	mu     sync.Mutex // the script and the test both give orders
 	subs   map[string]*client.Subscription
 	cancel context.CancelFunc
 	ctx    context.Context
@@ -53,6 +55,8 @@ func (d *goDriver) close() {
 }
 
 func (d *goDriver) position(as string) json.RawMessage {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	b, err := json.Marshal(d.subs[as].Position())
 	require.NoError(d.t, err)
 	return b
@@ -67,6 +71,8 @@ func place(raw json.RawMessage) client.From {
 }
 
 func (d *goDriver) order(o order) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	switch o.Do {
 	case "subscribe":
 		opt := client.SubscribeOptions{Keys: o.Keys, From: place(o.From), Until: client.Raw(o.Until), Mode: o.Mode, IntervalMs: o.IntervalMs, Buffer: o.Buffer}

@@ -299,7 +299,7 @@ export class Subscription {
       const e = x.e
       this.#bytes -= x.n
       if (e.kind === 'data') {
-        if (!e.snapshot && !e.latest) this.#missing(e.partition, e.offset, e.offset + 1)
+        if (!e.latest) this.#missing(e.partition, e.offset, e.offset + 1) // those lie in a gap that was reported
       } else if (e.kind === 'gap' && e.cause !== 'epoch') {
         this.#missing(e.partition, e.from, e.to)
       } else if (e.kind !== 'heartbeat') {
@@ -317,6 +317,7 @@ export class Subscription {
     for (let i = this.#kept.length - 1; i >= 0 && this.#kept[i].e.kind === 'gap'; i--) {
       const g = this.#kept[i].e
       if (g.partition === partition && g.cause === 'buffer') {
+        g.from = Math.min(g.from, from)
         g.to = Math.max(g.to, to)
         return
       }

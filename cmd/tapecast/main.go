@@ -52,6 +52,7 @@ func commands() []command {
 		{"loadtest", "load a tapecast and check every client's history", runLoadtest},
 		{"health", "ask a process whether it is ready: a health check", runHealth},
 		{"config", "print the effective configuration of the production roles", runConfig},
+		{"top", "show the flow through the stages, from their metrics", runTop},
 		{"completion", "print a script that completes commands and flags in bash, zsh or fish", runCompletion},
 		{"version", "print version and build", runVersion},
 	}
