@@ -25,6 +25,7 @@ type Event struct {
 	// static after construction
 	src   *source
 	used  *atomic.Int64 // the budget that its bytes count in
+	seq   int64         // its place on the tape: one more than the event's before it
 	stamp int64         // when it was put on the tape, in ms of the feed's clock
 
 	have atomic.Uint32 // which of text, binary and poison are set: they never change after

@@ -47,7 +47,7 @@ func (f *filter) match(e *Event) bool {
 
 // scanFactor says when looking at every event is cheaper than asking the index
 // for every key.
-const scanFactor = 4
+const scanFactor = 1
 
 func byOffset(a, b *Event) int {
 	switch {

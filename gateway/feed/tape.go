@@ -2,6 +2,7 @@ package feed
 
 import (
 	"math"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ type tape struct {
 	open  bool // guarded by mu: start and head mean something
 	start int64
 	head  int64
+	seq   int64 // of the next event
 	all   ring
 	byKey map[string]*ring
 	gaps  []span // ascending, within [start, head)
@@ -79,6 +81,8 @@ func (t *tape) append(recs []stream.Record, to, stamp int64, own bool) []Event {
 }
 
 func (t *tape) push(e *Event) {
+	e.seq = t.seq
+	t.seq++
 	t.all.push(e)
 	if e.Key == nil {
 		return
@@ -186,7 +190,45 @@ func (t *tape) read(buf []*Event, cursor int64, f *filter, limit int) reading {
 	case f.all || end-first <= scanFactor*len(f.keys):
 		return t.scan(buf, first, end, to, f, limit)
 	}
+	if end-first <= maxMarked {
+		return t.lookupNear(buf, cursor, first, end, to, f, limit)
+	}
 	return t.lookup(buf, cursor, to, f, limit)
+}
+
+// maxMarked is how many events lookupNear looks over at most.
+const maxMarked = 4096
+
+// lookupNear asks the index for each key, from its newest event back, and
+// marks what it finds: the marks are in order, so that nothing is sorted.
+func (t *tape) lookupNear(buf []*Event, cursor int64, first, end int, to int64, f *filter, limit int) reading {
+	var marks [maxMarked / 64]uint64
+	base := t.all.at(first).seq
+	for _, k := range f.keys {
+		r := t.byKey[k]
+		if r == nil {
+			continue
+		}
+		for i := r.n - 1; i >= 0; i-- {
+			e := r.at(i)
+			if e.Offset < cursor {
+				break
+			}
+			if e.Offset < to {
+				n := uint64(e.seq - base) //nolint:gosec // below maxMarked: it is within [first, end)
+				marks[n/64] |= 1 << (n % 64)
+			}
+		}
+	}
+	for w, m := range marks[:(end-first+63)/64] {
+		for ; m != 0; m &= m - 1 {
+			if len(buf) >= limit {
+				return reading{to: buf[len(buf)-1].Offset + 1, evs: buf}
+			}
+			buf = append(buf, t.all.at(first+64*w+bits.TrailingZeros64(m)))
+		}
+	}
+	return reading{to: to, evs: buf}
 }
 
 // scan looks at every event.
