@@ -57,7 +57,7 @@ prove: ## the proof of a commit: SEEDS simulated histories, PROVE_FOR of faults 
 
 prove-controls: ## the proof's own proof: each known-bad behaviour has to turn it red
 	@out=$$(mktemp); trap 'rm -f $$out' EXIT; status=0; \
-	TAPECAST_TEST_CONTROLS=1 $(GO) test -count 1 -tags provebad -timeout 20m -run '^TestControls$$' -v ./internal/sim >$$out 2>&1 || status=1; \
+	$(GO) test -count 1 -tags provebad -timeout 20m -run '^TestControls$$' -v ./internal/sim >$$out 2>&1 || status=1; \
 	$(GO) test -count 1 -timeout 20m -run '^TestEachRuleTakenBackTurnsTheModelRed$$' -v ./internal/coverage >>$$out 2>&1 || status=1; \
 	grep '^control ' $$out || true; \
 	sed -nE 's|^ +--- PASS: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 red|p; s|^ +--- FAIL: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 GREEN|p' $$out; \
