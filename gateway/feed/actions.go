@@ -70,6 +70,13 @@ func (p *partition) noteEnd(end int64) {
 	}
 }
 
+// shrunk forgets what was known beyond the end of a log that was cut. Cursors
+// that stand there are told that they are beyond it.
+func (p *partition) shrunk(end int64) {
+	p.end.Store(end)
+	p.env.cache.truncate(p.shelf, p.inst.topic.name, p.id, end)
+}
+
 func (p *partition) do(ctx context.Context, actions []coverage.Action, now time.Time) {
 	for _, a := range actions {
 		switch a := a.(type) {
@@ -147,6 +154,9 @@ func (p *partition) startRead(ctx context.Context, a coverage.Read) {
 		p.box.post(func(p *partition, now time.Time) []coverage.Action {
 			defer r.Close()
 			p.noteEnd(res.End)
+			if res.Shrunk {
+				p.shrunk(res.End)
+			}
 			if a.Bypass {
 				// The records are used before this operation is over, by do.
 				p.env.metrics.bypassRead(len(res.Records))
@@ -182,6 +192,8 @@ func readResult(from int64, span broker.Span, err error) coverage.ReadResult {
 	switch {
 	case isRange && from < oor.Start:
 		return coverage.ReadResult{From: from, OutOfRange: true, Start: oor.Start, End: oor.End}
+	case isRange && from > oor.End:
+		return coverage.ReadResult{From: from, Shrunk: true, End: oor.End}
 	case errors.Is(err, stream.ErrTopicChanged), errors.Is(err, stream.ErrUnknownTopic):
 		return coverage.ReadResult{From: from, Changed: true}
 	case err != nil:

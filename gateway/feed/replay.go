@@ -157,6 +157,20 @@ func (c *cache) close(sh *shelf) {
 	tell(told)
 }
 
+// truncate drops what was read of a log beyond the end that it was cut to.
+func (c *cache) truncate(sh *shelf, topic string, partition int32, end int64) {
+	c.log.Warn("the log was cut: sessions that stood beyond its end are reset",
+		slog.String("topic", topic), slog.Int("partition", int(partition)), slog.Int64("end", end))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sh.blocks = slices.DeleteFunc(sh.blocks, func(b *block) bool {
+		if b.to > end {
+			c.drop(b)
+		}
+		return b.to > end
+	})
+}
+
 // at returns the block in which the offset lies.
 func (sh *shelf) at(offset int64) *block {
 	i := sort.Search(len(sh.blocks), func(i int) bool { return sh.blocks[i].to > offset })

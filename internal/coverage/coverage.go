@@ -94,12 +94,13 @@ const (
 	CountFallback   = "fallback"    // rule 8: X without a section
 	CountReadStale  = "read_stale"  // a read's result was of no use any more
 	CountReadFailed = "read_failed" // a read proved nothing
+	CountShrunk     = "shrunk"      // the log was cut: begun anew at its end
 )
 
 // Counts are all names that a Count can have.
 var Counts = []string{
 	CountTaken, CountStale, CountUnneeded, CountUncovered, CountTopic, CountZombie, CountGap, CountDropped,
-	CountBypass, CountBypassGaps, CountBypassEnd, CountRetention, CountFallback, CountReadStale, CountReadFailed,
+	CountBypass, CountBypassGaps, CountBypassEnd, CountRetention, CountFallback, CountReadStale, CountReadFailed, CountShrunk,
 }
 
 // mutation puts back a hole that a rule closes. FOR TESTS ONLY: the model's

@@ -1,6 +1,7 @@
 package coverage
 
 import (
+	"slices"
 	"time"
 
 	"github.com/tapecast/tapecast/internal/stream"
@@ -16,6 +17,9 @@ type ReadResult struct {
 	// OutOfRange: From is below the first retained offset Start.
 	OutOfRange bool
 	Start      int64
+	// Shrunk: From is beyond the log's end, which is End: the log was cut (an
+	// unclean election, a restored backup).
+	Shrunk bool
 	// Changed: the topic id is not the view's any more.
 	Changed bool
 	Err     error // transient: nothing is proved; ask again
@@ -32,6 +36,8 @@ func (v *View) Read(r ReadResult, now time.Time) []Action {
 	switch {
 	case r.Changed && v.mut&mutS6 == 0:
 		return append(v.failed(now), v.askTopic(stream.TopicID{}, now)...)
+	case r.Shrunk:
+		return v.goOn(v.shrunk(r, now), now)
 	case r.Err != nil, r.OutOfRange && r.Start <= v.next && r.From == v.next:
 		// The second is a position beyond the log's end: it shrank (an unclean
 		// election). Nothing is known about what comes at next.
@@ -84,6 +90,29 @@ func (v *View) outOfRange(r ReadResult, now time.Time) []Action {
 		return []Action{Take{To: to}}
 	}
 	return []Action{TapeGap{From: from, To: to}, Count{CountRetention}}
+}
+
+// shrunk begins anew at the end of a log that was cut. What the tape holds
+// beyond is of a history that is not there any more; cursors that stand there
+// find themselves beyond the end. Interests stay complete: from here on.
+// A log that has grown back before anyone asked looks like one that was never
+// cut: only the leader's epochs could tell.
+func (v *View) shrunk(r ReadResult, now time.Time) []Action {
+	if !v.followed() || r.From != v.next || r.End >= v.next {
+		return []Action{Count{CountReadStale}}
+	}
+	v.next, v.end, v.gapTo, v.below, v.seen = r.End, r.End, 0, time.Time{}, seen{}
+	v.retryAt, v.backoff = time.Time{}, 0
+	v.wait.clear()
+	var ids []InterestID
+	for _, i := range v.ints {
+		if i.hasX {
+			i.x = r.End
+			ids = append(ids, i.id)
+		}
+	}
+	slices.Sort(ids)
+	return []Action{Restart{At: r.End}, Complete{IDs: ids}, Count{CountShrunk}}
 }
 
 func (v *View) failed(now time.Time) []Action {

@@ -355,6 +355,33 @@ func TestAPositionBeyondTheLogsEndProvesNothing(t *testing.T) {
 	require.EqualValues(t, 20, h.head)
 }
 
+// What the tape holds beyond the cut is of a lost history: without a new
+// beginning the events that take those offsets would never be sent.
+func TestALogThatWasCutIsBegunAnewAtItsEnd(t *testing.T) {
+	h := newHarness(t)
+	h.add("a", 5)
+	h.section(sec(10, 20, 5, 15))
+	h.section(sec(30, 30, 5))
+	h.answer(ReadResult{From: 20, Shrunk: true, End: 12})
+	require.Equal(t, 1, h.n[CountShrunk])
+	require.EqualValues(t, 12, h.head)
+	x, ok := h.v.X("a")
+	require.True(t, ok)
+	require.EqualValues(t, 12, x, "complete from the new end on")
+	h.section(sec(12, 14, 5, 13))
+	require.EqualValues(t, 14, h.head)
+	require.Contains(t, h.tape, int64(13))
+	h.section(sec(20, 22, 5, 21)) // what came between is read from the feed
+	require.NotNil(t, h.read)
+	require.EqualValues(t, 14, h.read.From)
+	h.answer(ReadResult{From: 14, To: 20, End: 22, Records: recs(16)})
+	require.EqualValues(t, 22, h.head)
+	h.section(sec(22, 30, 5))
+	h.section(sec(50, 50, 5))
+	h.answer(ReadResult{From: 29, Shrunk: true, End: 12}) // of a position that is not next any more
+	require.Equal(t, 1, h.n[CountShrunk])
+}
+
 func TestSilenceIsABypassUntilASectionReachesNext(t *testing.T) {
 	h := newHarness(t)
 	h.v = NewView(topicA, 0, Options{Jitter: time.Second})
