@@ -1,6 +1,6 @@
 // The charts: uPlot over a Series. One key in focus is shown by its value, with
 // its spread; several by their change since the left edge, in percent.
-import { $, clock, percent, price, rate } from "./fmt.js";
+import { $, clock, percent, price, rate, set } from "./fmt.js";
 import { slices } from "./series.js";
 
 const most = 8; // lines
@@ -102,6 +102,7 @@ export class Charts {
     if (spread) this.plots.push(this.spread = base($("chart-spread"), 84, price, false, [line(3)]));
     this.plots.push(this.rate = base($("chart-rate"), 104, (v) => rate(v), true,
       [{ stroke: css("--muted"), width: 1, fill: css("--rate-fill"), points: { show: false } }]));
+    set($("caption-price"), single ? (spread ? "mid" : "value") : "change since the left edge");
     for (const u of this.plots) u.over.parentElement.setAttribute("aria-hidden", "true");
     this.values = keys.length;
   }

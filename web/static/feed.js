@@ -177,7 +177,7 @@ export class Feed {
     if (f.event === "live" && f.handover) {
       this.charts.mark(at, "live", "handed over to live");
       this.handed = `handed over to live at ${clock(at)}`;
-    }     else if (f.event === "live" && !this.link.counts.resumed) this.charts.mark(at, "live", "live");
+    } else if (f.event === "live" && !this.link.counts.resumed) this.charts.mark(at, "live", "live");
     else if (f.event === "gap") this.charts.mark(at, "gap", `gap: ${f.cause}`);
     else if (f.event === "lost") this.charts.mark(at, "lost", "lost");
     else if (f.event === "resumed") this.charts.mark(at, "resumed", "resumed");
