@@ -84,7 +84,7 @@ func TestReadyzNamesWhatIsMissing(t *testing.T) {
 	answer := away
 	h := &health{checks: []check{{"kafka", func() error { return answer }}, {"feed", func() error { return nil }}}}
 	mux := http.NewServeMux()
-	h.register(mux)
+	h.register(mux, true)
 	get := func(path string) (int, readiness) {
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
@@ -97,6 +97,13 @@ func TestReadyzNamesWhatIsMissing(t *testing.T) {
 	require.Equal(t, readiness{false, map[string]string{"kafka": "connection refused"}}, r)
 	code, _ = get("/healthz")
 	require.Equal(t, http.StatusOK, code)
+
+	public := http.NewServeMux()
+	h.register(public, false)
+	w := httptest.NewRecorder()
+	public.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", http.NoBody))
+	require.Contains(t, w.Body.String(), `"kafka"`)
+	require.NotContains(t, w.Body.String(), "refused", "reasons name addresses")
 
 	answer = nil
 	code, r = get("/readyz")

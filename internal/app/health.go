@@ -50,8 +50,13 @@ func (h *health) gauge() float64 {
 
 func (h *health) stop() { h.stopping.Store(true) }
 
-// register mounts /healthz (the process lives) and /readyz (it can do its work).
-func (h *health) register(mux *http.ServeMux) {
+// hidden stands for a reason on a listener that strangers may reach: reasons
+// name addresses.
+const hidden = "not ready; the admin listener says why"
+
+// register mounts /healthz (the process lives) and /readyz (it can do its
+// work; reasons: also why not).
+func (h *health) register(mux *http.ServeMux, reasons bool) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
 	})
@@ -60,6 +65,11 @@ func (h *health) register(mux *http.ServeMux) {
 		code := http.StatusOK
 		if len(missing) > 0 {
 			code = http.StatusServiceUnavailable
+		}
+		for name := range missing {
+			if !reasons {
+				missing[name] = hidden
+			}
 		}
 		writeJSON(w, code, readiness{Ready: len(missing) == 0, Missing: missing})
 	})

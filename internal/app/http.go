@@ -112,7 +112,7 @@ func (s *server) run(ctx context.Context) error {
 // adminMux serves what only operators may see.
 func adminMux(h *health, reg *prometheus.Registry, log *slog.Logger) *http.ServeMux {
 	mux := http.NewServeMux()
-	h.register(mux)
+	h.register(mux, true)
 	mux.Handle("GET /metrics", metricsHandler(reg, log))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -187,7 +187,7 @@ func (b *base) catalogPart() part { return part{"catalog", b.catalog.Run} }
 // public makes the public server's mux, with health on it.
 func (b *base) public() *http.ServeMux {
 	mux := http.NewServeMux()
-	b.health.register(mux)
+	b.health.register(mux, b.role == roleDev)
 	return mux
 }
 

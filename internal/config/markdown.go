@@ -88,7 +88,7 @@ const markdownTail = "\n## Topics\n\n" +
 	"On a flag or in the environment the same rules read `--topics '!internal-*,quotes=quotes-v2,metrics-*:json,trades'`.\n\n" +
 	"## Listeners\n\n" +
 	"Nothing listens beyond loopback unless you say so. `/healthz` (the process lives) and `/readyz` (it can work; its answer\n" +
-	"names what is missing and why) are on both listeners of a role; `/metrics` and `/debug/pprof/` only on the admin one.\n" +
+	"names what is missing, on the admin listener also why) are on both listeners of a role; `/metrics` and `/debug/pprof/` only on the admin one.\n" +
 	"A role that starts while Kafka or the registry is away keeps running, is not ready, and recovers by itself. A registry that\n" +
 	"goes away later does not make a role unready: known schemas go on.\n\n" +
 	"The first SIGTERM or SIGINT stops a role in order: a gateway sends its clients away first, an ingest finishes its requests,\n" +
