@@ -212,7 +212,7 @@ func (c *Client) connect(ctx context.Context, url string) verdict {
 		}
 		d.Subprotocols = append(d.Subprotocols, cr.Subprotocols...)
 	}
-	ws, resp, err := d.DialContext(ctx, url, header)
+	ws, resp, err := d.DialContext(ctx, url, header) //nolint:bodyclose // gorilla has read what there is of it
 	if err != nil {
 		return c.dialVerdict(url, resp, err)
 	}

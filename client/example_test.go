@@ -24,17 +24,17 @@ func Example() {
 
 	c, err := client.Dial(ctx, client.Options{URLs: []string{url}})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	defer c.Close()
 	quotes, err := c.Subscribe(ctx, "quotes", client.SubscribeOptions{From: client.Earliest(), Until: client.Live()})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	for f, err := range quotes.Frames(ctx) {
 		switch {
 		case err != nil:
-			log.Fatal(err) // the gateway refused it
+			log.Panic(err) // the gateway refused it
 		case f.Kind == client.KindData:
 			fmt.Println(f.Partition, f.Offset, f.Key, string(f.Value))
 		case f.Kind == client.KindGap:
@@ -56,12 +56,12 @@ func ExampleEvents() {
 	ctx := context.Background()
 	c, err := client.Dial(ctx, client.Options{URLs: []string{url}})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	defer c.Close()
 	sub, err := c.Subscribe(ctx, "quotes", client.SubscribeOptions{From: client.Earliest(), Until: client.Live()})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	type quote struct{ Bid float64 }
 	for e, err := range client.Events[quote](ctx, sub) {
@@ -70,7 +70,7 @@ func ExampleEvents() {
 		case errors.As(err, &missing):
 			fmt.Println("missing", missing.GapTo-missing.GapFrom, missing.Cause)
 		case err != nil:
-			log.Fatal(err)
+			log.Panic(err)
 		default:
 			fmt.Println(e.Key, e.Data.Bid)
 		}
@@ -92,16 +92,16 @@ func ExampleAt() {
 	read := func(from client.From, n int) []byte {
 		c, err := client.Dial(ctx, client.Options{URLs: []string{url}})
 		if err != nil {
-			log.Fatal(err)
+			log.Panic(err)
 		}
 		defer c.Close()
 		sub, err := c.Subscribe(ctx, "quotes", client.SubscribeOptions{From: from})
 		if err != nil {
-			log.Fatal(err)
+			log.Panic(err)
 		}
 		for f, err := range sub.Frames(ctx) {
 			if err != nil {
-				log.Fatal(err)
+				log.Panic(err)
 			}
 			if f.Kind != client.KindData {
 				continue
@@ -113,7 +113,7 @@ func ExampleAt() {
 		}
 		kept, err := json.Marshal(sub.Position())
 		if err != nil {
-			log.Fatal(err)
+			log.Panic(err)
 		}
 		return kept
 	}
@@ -122,7 +122,7 @@ func ExampleAt() {
 	fmt.Println("kept", string(kept))
 	var p client.Position
 	if err := json.Unmarshal(kept, &p); err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	read(client.At(p), 1)
 	// Output:
@@ -139,12 +139,12 @@ func ExampleSubscription_Chan() {
 	ctx := context.Background()
 	c, err := client.Dial(ctx, client.Options{URLs: []string{url}})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	defer c.Close()
 	sub, err := c.Subscribe(ctx, "quotes", client.SubscribeOptions{From: client.Earliest(), Until: client.Live()})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	frames, tick := sub.Chan(ctx), time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -191,7 +191,7 @@ func ExampleOptions() {
 		OnViolation: func(v client.Violation) { fmt.Println("broken:", v.Kind, v.Topic, v.Partition, v.Offset) },
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	<-connected
 	c.Close()

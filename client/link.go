@@ -47,7 +47,7 @@ const (
 
 // serve runs a connection until it ends.
 func (c *Client) serve(ctx context.Context, ws *websocket.Conn, url string) verdict {
-	defer ws.Close()
+	defer func() { _ = ws.Close() }()
 	g, gctx := errgroup.WithContext(ctx)
 	l := &link{c: c, ws: ws, ctx: gctx, leaving: map[int64]string{}}
 	stop := context.AfterFunc(gctx, l.cut)

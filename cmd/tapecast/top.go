@@ -91,7 +91,7 @@ func (f *topFlags) run(ctx context.Context, out io.Writer) error {
 		}
 		now := f.look(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // Ctrl-C is how it ends
 		}
 		page := flow(before, now)
 		if isTerminal(out) {
