@@ -112,15 +112,27 @@ func (s *Sub) abandon(id int32) {
 func (s *Sub) Epoch() stream.TopicID { return s.inst.Load().id }
 
 // Partitions of the topic, ascending; they may grow (wake is called): a new
-// one starts at 0. After a Reset they are the new topic's.
+// one starts at 0. After a Reset they are the new topic's. The slice is shared:
+// nobody may change it.
 func (s *Sub) Partitions() []int32 {
 	s.armed.Store(true)
-	ps := *s.inst.Load().parts.Load()
-	out := make([]int32, len(ps))
-	for i := range ps {
+	return firstIDs(len(*s.inst.Load().parts.Load()))
+}
+
+// partitionIDs are the ids from 0 on, shared by all who ask for them.
+var partitionIDs atomic.Pointer[[]int32]
+
+// firstIDs lists n partition ids. Nobody may change the slice.
+func firstIDs(n int) []int32 {
+	if p := partitionIDs.Load(); p != nil && len(*p) >= n {
+		return (*p)[:n:n]
+	}
+	out := make([]int32, max(n, 64))
+	for i := range out {
 		out[i] = int32(i) //nolint:gosec // a partition's id
 	}
-	return out
+	partitionIDs.Store(&out)
+	return out[:n:n]
 }
 
 // Live returns, once known for every partition, max(X, next): where a live

@@ -190,16 +190,26 @@ func (t *tape) read(buf []*Event, cursor int64, f *filter, limit int) reading {
 	case f.all || end-first <= scanFactor*len(f.keys):
 		return t.scan(buf, first, end, to, f, limit)
 	}
-	if end-first <= maxMarked {
-		return t.lookupNear(buf, cursor, first, end, to, f, limit)
+	if end-first > maxMarked {
+		if len(f.keys) < manyKeys {
+			return t.lookup(buf, cursor, to, f, limit)
+		}
+		end = first + maxMarked
+		to = t.all.at(end).Offset
 	}
-	return t.lookup(buf, cursor, to, f, limit)
+	return t.lookupNear(buf, cursor, first, end, to, f, limit)
 }
 
-// maxMarked is how many events lookupNear looks over at most.
-const maxMarked = 4096
+const (
+	// maxMarked is how many events lookupNear looks over at most.
+	maxMarked = 4096
+	// manyKeys is from how many keys on a cursor that is far behind goes on in
+	// such stretches: collecting a chunk's worth of each key, to keep one chunk
+	// of all, would make those slowest that are behind.
+	manyKeys = 4
+)
 
-// lookupNear asks the index for each key, from its newest event back, and
+// lookupNear asks the index for each key, from the newest event back, and
 // marks what it finds: the marks are in order, so that nothing is sorted.
 func (t *tape) lookupNear(buf []*Event, cursor int64, first, end int, to int64, f *filter, limit int) reading {
 	var marks [maxMarked / 64]uint64
@@ -209,15 +219,13 @@ func (t *tape) lookupNear(buf []*Event, cursor int64, first, end int, to int64, 
 		if r == nil {
 			continue
 		}
-		for i := r.n - 1; i >= 0; i-- {
+		for i := r.search(to) - 1; i >= 0; i-- {
 			e := r.at(i)
 			if e.Offset < cursor {
 				break
 			}
-			if e.Offset < to {
-				n := uint64(e.seq - base) //nolint:gosec // below maxMarked: it is within [first, end)
-				marks[n/64] |= 1 << (n % 64)
-			}
+			n := uint64(e.seq - base) //nolint:gosec // below maxMarked: it is within [first, end)
+			marks[n/64] |= 1 << (n % 64)
 		}
 	}
 	for w, m := range marks[:(end-first+63)/64] {
