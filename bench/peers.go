@@ -85,8 +85,12 @@ func paced(w work, on func() bool, due func(int64), send func(key, offset int, v
 		for range c.owed(now) {
 			send(c.key(), offset, value(nil, w.Size, now), now)
 			offset++
+			// A server that cannot keep up is late with publishing as well.
+			due(int64(float64(c.due) * float64(max(c.sent+c.owed(time.Now()), c.sent)) / float64(c.sent)))
+			if !on() {
+				break
+			}
 		}
-		due(c.due)
 	}
 }
 
