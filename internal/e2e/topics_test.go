@@ -92,11 +92,15 @@ func (c *changing) write(ctx context.Context, n int) {
 func (c *changing) cut(ctx context.Context, rng *rand.Rand) {
 	p := int32(rng.IntN(c.parts)) //nolint:gosec // small
 	k := place{c.epoch, p, 0}
-	to := c.start[k] + (c.ends[k]-c.start[k])/2 + rng.Int64N((c.ends[k]-c.start[k])/2+1)
+	to := max(c.start[k], c.ends[k]-rng.Int64N(3)) // beyond what the client has read: it is away
 	o := kadm.Offsets{}
 	o.AddOffset(c.topic, p, to, -1)
-	_, err := c.admin.DeleteRecords(ctx, o)
+	res, err := c.admin.DeleteRecords(ctx, o)
 	require.NoError(c.t, err)
+	require.NoError(c.t, res.Error())
+	b, err := c.env.Client.Bounds(ctx, c.topic, []int32{p})
+	require.NoError(c.t, err)
+	require.Equal(c.t, to, b[p].Start)
 	c.mu.Lock()
 	c.start[k] = to
 	c.mu.Unlock()
@@ -262,6 +266,7 @@ func TestTopicsChange(t *testing.T) {
 		case "written":
 			c.write(ctx, 50)
 		case "retention":
+			require.Eventually(t, c.done, 2*time.Minute, 20*time.Millisecond, "the client sees all there is")
 			c.home.Lock() // while the client is away
 			c.write(ctx, 20)
 			c.cut(ctx, a.rng)
