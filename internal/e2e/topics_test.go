@@ -95,9 +95,10 @@ func (c *changing) cut(ctx context.Context, rng *rand.Rand) {
 	to := max(c.start[k], c.ends[k]-rng.Int64N(3)) // beyond what the client has read: it is away
 	o := kadm.Offsets{}
 	o.AddOffset(c.topic, p, to, -1)
-	res, err := c.admin.DeleteRecords(ctx, o)
-	require.NoError(c.t, err)
-	require.NoError(c.t, res.Error())
+	require.Eventually(c.t, func() bool { // brokers learn of new topics one after the other
+		res, err := c.admin.DeleteRecords(ctx, o)
+		return err == nil && res.Error() == nil
+	}, time.Minute, 100*time.Millisecond, "records are deleted")
 	b, err := c.env.Client.Bounds(ctx, c.topic, []int32{p})
 	require.NoError(c.t, err)
 	require.Equal(c.t, to, b[p].Start)
