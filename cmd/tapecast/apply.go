@@ -24,6 +24,7 @@ type applier struct {
 	texts    map[string]string // schemas by file
 	registry *schemas.Registry
 	grow     bool
+	until    time.Time // what is away may come back before that
 }
 
 // applied is one line of what was done.
@@ -62,7 +63,8 @@ func (t *topicsCommand) runApply(ctx context.Context, args []string) error {
 	if err := a.read(file); err != nil {
 		return err
 	}
-	if err := a.connect(ctx, *wait); err != nil {
+	a.until = time.Now().Add(*wait)
+	if err := a.connect(ctx); err != nil {
 		return err
 	}
 	defer t.client.Close()
@@ -96,16 +98,16 @@ func (a *applier) read(file string) (err error) {
 }
 
 // connect waits for Kafka and, if a schema is to be registered, for the registry.
-func (a *applier) connect(ctx context.Context, wait time.Duration) (err error) {
-	until := time.Now().Add(wait)
-	if a.client, err = retried(ctx, until, func() (*broker.Client, error) { return a.conn.dial(ctx, "tapecast-topics") }); err != nil {
+func (a *applier) connect(ctx context.Context) (err error) {
+	a.client, err = retried(ctx, a.until, anyError, func() (*broker.Client, error) { return a.conn.dial(ctx, "tapecast-topics") })
+	if err != nil {
 		return err
 	}
 	if len(a.texts) == 0 {
 		return nil
 	}
 	if a.registry, err = a.conn.registry(); err == nil {
-		_, err = retried(ctx, until, func() (struct{}, error) { return struct{}{}, a.registry.Ping(ctx) })
+		_, err = retried(ctx, a.until, anyError, func() (struct{}, error) { return struct{}{}, a.registry.Ping(ctx) })
 		if err != nil {
 			err = a.conn.registryError(err)
 		}
@@ -116,12 +118,17 @@ func (a *applier) connect(ctx context.Context, wait time.Duration) (err error) {
 	return err
 }
 
-// retried calls f until it succeeds or the time is over.
-func retried[T any](ctx context.Context, until time.Time, f func() (T, error)) (T, error) {
+// anyError is worth another try, unless it is the command line's.
+func anyError(err error) bool {
+	var usage *usageError
+	return !errors.As(err, &usage)
+}
+
+// retried calls f until it succeeds, fails for good, or the time is over.
+func retried[T any](ctx context.Context, until time.Time, again func(error) bool, f func() (T, error)) (T, error) {
 	for {
 		v, err := f()
-		var usage *usageError
-		if err == nil || errors.As(err, &usage) || time.Now().After(until) {
+		if err == nil || !again(err) || time.Now().After(until) {
 			return v, err
 		}
 		select {
@@ -132,14 +139,26 @@ func retried[T any](ctx context.Context, until time.Time, f func() (T, error)) (
 	}
 }
 
+// register registers a schema. A registry that has just started may answer a
+// ping and be too slow for more.
+func (a *applier) register(ctx context.Context, subject, file string) (uint32, error) {
+	id, err := retried(ctx, a.until, schemas.Transient, func() (uint32, error) {
+		return a.registry.Register(ctx, subject, a.texts[file])
+	})
+	if err != nil {
+		return 0, a.conn.registryError(err)
+	}
+	return id, nil
+}
+
 // apply does all that it can; its error tells of everything that it could not.
 func (a *applier) apply(ctx context.Context) error {
 	var done []applied
 	var errs []error
 	for _, s := range a.plan.Schemas {
-		id, err := a.registry.Register(ctx, s.Subject, a.texts[s.File])
+		id, err := a.register(ctx, s.Subject, s.File)
 		if err != nil {
-			return a.conn.registryError(err)
+			return err
 		}
 		done = append(done, applied{Subject: s.Subject, SchemaID: id})
 	}
@@ -164,8 +183,8 @@ func (a *applier) topic(ctx context.Context, t config.PlannedTopic) (done applie
 	done.Topic = t.Name
 	if t.Schema != "" {
 		done.Subject = schemas.Subject(t.Name)
-		if done.SchemaID, err = a.registry.Register(ctx, done.Subject, a.texts[t.Schema]); err != nil {
-			return done, a.conn.registryError(err)
+		if done.SchemaID, err = a.register(ctx, done.Subject, t.Schema); err != nil {
+			return done, err
 		}
 	}
 	done.Created, err = a.client.CreateTopic(ctx, broker.TopicSpec{

@@ -4,9 +4,12 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,6 +102,28 @@ func TestApplyWaitsForKafka(t *testing.T) {
 	code = run(ctx, system{in: strings.NewReader(""), out: out, err: out}, []string{"topics", "apply", plan, "--kafka", "127.0.0.1:1", "--wait", "1h"})
 	require.Equal(t, exitRuntime, code)
 	require.Error(t, ctx.Err(), "it waited")
+}
+
+func TestApplyTriesASlowRegistryAgain(t *testing.T) {
+	d := startDev(t, "--no-demo", "--data-dir", t.TempDir())
+	target, err := url.Parse(d.registry)
+	require.NoError(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	var refused atomic.Int32
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && refused.Add(1) <= 2 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		r.Host = target.Host
+		proxy.ServeHTTP(w, r)
+	}))
+	defer slow.Close()
+	plan := planFile(t, "topics: [{name: x, schema: id.avsc}]", map[string]string{"id.avsc": `"long"`})
+	code, out, msg := d.tool(t, "", "topics", "apply", plan, "--registry", slow.URL, "--wait", "1m")
+	require.Zero(t, code, msg)
+	require.Contains(t, out, "topic x: created")
+	require.Greater(t, refused.Load(), int32(2))
 }
 
 func TestMarketWritesWhereItIsTold(t *testing.T) {
