@@ -71,7 +71,7 @@ func TestClientsOfAGatewayThatIsKilled(t *testing.T) {
 	line := fmt.Sprintf("%d clients of a gateway killed %d times in %s: %d events written, %d delivered, 0 lost, 0 doubled",
 		len(ends.ledgers), restarts, time.Since(begun).Round(time.Second), ends.oracle.count(), ends.delivered())
 	t.Log(line)
-	report(t, line)
+	brokertest.Report(t, line)
 }
 
 var survivorKeys = []string{"k1", "k2", "k3"}

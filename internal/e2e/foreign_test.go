@@ -63,7 +63,7 @@ func TestForeignProducer(t *testing.T) {
 		topic := brokertest.Name(t, "foreign")
 		want := run(t, 2*time.Minute, py, "testdata/foreign.py", s.brokers, s.registry, topic, "500")
 		s.awaitTopic(t, topic)
-		report(t, "confluent-kafka 2.16.0 (Python) on "+env.Name)
+		brokertest.Report(t, "confluent-kafka 2.16.0 (Python) on "+env.Name)
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

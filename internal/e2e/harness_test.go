@@ -230,20 +230,6 @@ func (s *stack) all() []*proc {
 	return append(append(append([]*proc{}, s.ingests...), s.fanouts...), s.gateways...)
 }
 
-// report notes what ran against what, for the last line of `make test`.
-func report(t testing.TB, line string) {
-	t.Helper()
-	path := os.Getenv("TAPECAST_TEST_REPORT")
-	if path == "" {
-		return
-	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	require.NoError(t, err)
-	defer f.Close()
-	_, err = fmt.Fprintln(f, line)
-	require.NoError(t, err)
-}
-
 // run runs a program to its end and returns what it wrote to standard output.
 func run(t testing.TB, limit time.Duration, name string, args ...string) []byte {
 	t.Helper()

@@ -64,6 +64,6 @@ func TestNothingIsLostWhenProcessesDie(t *testing.T) {
 		require.NoError(t, g.Wait())
 		t.Log(rep)
 		require.True(t, rep.OK(), "%s\n%s", rep, strings.Join(rep.Notes, "\n"))
-		report(t, "2 fan-outs, 2 gateways, 1 ingest as processes, 7 faults, on "+env.Name)
+		brokertest.Report(t, "2 fan-outs, 2 gateways, 1 ingest as processes, 7 faults, on "+env.Name)
 	})
 }

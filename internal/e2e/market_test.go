@@ -189,7 +189,7 @@ func TestMarketData(t *testing.T) {
 		m.resumed(ctx)
 		m.fromTime(ctx)
 		m.snapshot(ctx)
-		report(t, fmt.Sprintf("%d quotes and %d trades at full speed on %s", len(quotes), len(trades), env.Name))
+		brokertest.Report(t, fmt.Sprintf("%d quotes and %d trades at full speed on %s", len(quotes), len(trades), env.Name))
 	})
 }
 

@@ -252,7 +252,7 @@ func TestProve(t *testing.T) {
 	}
 	line := fmt.Sprintf("prove: seed=%d faults=%d [%s] %s", seed, total, a.line(), rep)
 	fmt.Println(line)
-	report(t, line)
+	brokertest.Report(t, line)
 	require.True(t, rep.OK(), "%s", strings.Join(rep.Notes, "\n"))
 	require.Positive(t, total, "a run without faults proves nothing")
 	require.Zero(t, rep.Gaps, "nothing was deleted: a gap frame would be a lie")

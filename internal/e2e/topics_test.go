@@ -298,7 +298,7 @@ func TestTopicsChange(t *testing.T) {
 	line := fmt.Sprintf("topics: seed=%d epochs=%d partitions=%d [%s] written=%d verified=%d poison=%d deleted=%d wrong=%d",
 		seed, len(c.order), c.parts, a.line(), len(c.wrote), right, poison, deleted, len(c.bad))
 	fmt.Println(line)
-	report(t, line)
+	brokertest.Report(t, line)
 	require.Empty(t, c.bad)
 	require.Positive(t, right)
 	require.Positive(t, poison)
