@@ -28,8 +28,21 @@ type door struct {
 	mu    sync.Mutex
 	open  int                // guarded by mu
 	perIP map[netip.Addr]int // guarded by mu; only with maxPerIP
-	shut  bool               // guarded by mu
+	shut  *closedDoor        // guarded by mu; nil = open
 }
+
+// closedDoor is why nobody comes in.
+type closedDoor struct {
+	reason string // of the metric
+	answer protocol.Error
+}
+
+var (
+	// startingDoor: a proxy that prefers who has the fewest sessions would send
+	// everybody to a node that cannot serve yet; refused, they go to another one.
+	startingDoor = &closedDoor{"starting", protocol.Error{Code: protocol.CodeUnavailable, Message: "this node is not ready yet; try another"}}
+	drainingDoor = &closedDoor{"drain", protocol.Error{Code: protocol.CodeDraining, Message: "this node takes no sessions now; try another"}}
+)
 
 // origin tells whether a request's origin is allowed, and which it is ("" = none).
 func (d *door) origin(r *http.Request) (origin string, ok bool) {
@@ -112,8 +125,8 @@ func (d *door) enter(addr netip.Addr) (refusal string, err *protocol.Error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case d.shut:
-		return "drain", &protocol.Error{Code: protocol.CodeDraining, Message: "this node takes no sessions now; try another"}
+	case d.shut != nil:
+		return d.shut.reason, &d.shut.answer
 	case d.open >= d.maxSessions:
 		return "sessions", &protocol.Error{Code: protocol.CodeTooManyConns, Message: "this node is full; try another"}
 	case d.maxPerIP > 0 && d.perIP[addr] >= d.maxPerIP:
@@ -137,12 +150,11 @@ func (d *door) leave(addr netip.Addr) {
 	}
 }
 
-// setShut opens or closes the door, and tells how many are inside.
-func (d *door) setShut(shut bool) (open int) {
+// set closes the door, or opens it (nil).
+func (d *door) set(shut *closedDoor) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.shut = shut
-	return d.open
 }
 
 // admit does all checks of a streaming request and answers it where they

@@ -66,8 +66,9 @@ type Options struct {
 	Hold           time.Duration  // events wait that long after a write, to leave in one; default 10 ms, negative = none
 	Heartbeat      time.Duration  // default 5 s
 	Ping           time.Duration  // default 30 s
-	Drain          time.Duration  // clients are told to come back spread over this; default 8 s
+	Drain          time.Duration  // clients are sent away, and then come back, spread over this at most; default 8 s
 	WriteTimeout   time.Duration  // a socket that takes nothing for that long is closed; default 30 s
+	Ready          func() error   // nobody comes in before it has once returned nil; default Feed.Ready
 
 	source feedSource // tests: instead of Feed
 }
@@ -92,6 +93,12 @@ func (o *Options) defaults() {
 	}
 	if o.source == nil && o.Feed != nil {
 		o.source = realFeed{o.Feed}
+		if o.Ready == nil {
+			o.Ready = o.Feed.Ready
+		}
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
 	}
 }
 
@@ -159,7 +166,7 @@ func New(o Options) (*Service, error) {
 	m := newMetrics(o.Registerer, snapshots)
 	d := &door{
 		requireOrigin: o.RequireOrigin, trusted: o.TrustedProxies, maxSessions: o.MaxSessions, maxPerIP: o.MaxPerIP,
-		metrics: m, perIP: map[netip.Addr]int{}, shut: true,
+		metrics: m, perIP: map[netip.Addr]int{}, shut: startingDoor,
 	}
 	for _, origin := range o.Origins {
 		if origin == "*" {
@@ -177,12 +184,14 @@ func New(o Options) (*Service, error) {
 	}, nil
 }
 
-// Run serves until ctx ends, then drains: bye frames, then closes, spread over
-// at most Options.Drain. It may be called once. It returns when every session
-// has ended.
+// Run lets sessions in once the node is ready, and serves until ctx ends. Then
+// it drains: bye frames, then closes, spread over at most Options.Drain. It may
+// be called once. It returns when every session has ended.
 func (s *Service) Run(ctx context.Context) error {
+	if !s.awaitReady(ctx) {
+		return nil
+	}
 	group := &errgroup.Group{}
-	s.door.setShut(false)
 	shards := make([]*shard, runtime.GOMAXPROCS(0))
 	for i := range shards {
 		shards[i] = newShard(group, s.o.Hold)
@@ -190,11 +199,12 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.group, s.shards = group, shards
+	s.door.set(nil)
 	s.mu.Unlock()
 	s.o.Logger.Info("gateway takes sessions", slog.Int("max_sessions", s.o.MaxSessions))
 	<-ctx.Done()
 
-	s.door.setShut(true)
+	s.door.set(drainingDoor)
 	s.mu.Lock()
 	s.group = nil // no session starts any more: Wait may be called
 	s.mu.Unlock()
@@ -219,8 +229,24 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
+// awaitReady waits until the node can serve. False: ctx ended before.
+func (s *Service) awaitReady(ctx context.Context) bool {
+	ask := time.NewTicker(readyEvery)
+	defer ask.Stop()
+	for s.o.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ask.C:
+		}
+	}
+	return true
+}
+
 const (
-	// drainPace is how far apart closes are at least: few sessions need no long drain.
+	readyEvery = 50 * time.Millisecond
+	// drainPace is how far apart closes are, and after them returns: few sessions
+	// need no long drain.
 	drainPace = time.Millisecond
 	// cutGrace is how long a session may take beyond the drain.
 	cutGrace = 3 * time.Second

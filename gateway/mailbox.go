@@ -69,7 +69,8 @@ func (m *mailbox) result(fn func()) {
 	m.post()
 }
 
-// drain has the session closed within a time.
+// drain has the session closed within a time; after it, clients come back
+// spread over as long again.
 func (m *mailbox) drain(within time.Duration) {
 	m.mu.Lock()
 	m.mail.drain = &within

@@ -43,7 +43,7 @@ var (
 	transports   = []string{"ws", "sse", "ndjson"}
 	verbs        = []string{"sub", "unsub", "ping", "list"}
 	closeReasons = []string{"client", "drain", "slow", "timeout", "flood", "protocol", "utf8", "too_big", "write", "panic", "end", "gone"}
-	refusals     = []string{"origin", "sessions", "address", "drain", "upgrade"}
+	refusals     = []string{"origin", "sessions", "address", "starting", "drain", "upgrade"}
 )
 
 func newMetrics(reg prometheus.Registerer, snapshots *snapshotLimits) *metrics {

@@ -46,7 +46,6 @@ type session struct {
 	log   *slog.Logger
 	hold  time.Duration // between two writes of events
 	ping  time.Duration // 0 = none
-	wait  time.Duration // a drain's: clients come back spread over it
 	once  bool          // ends with its last subscription (the HTTP twin)
 	ended func()        // called when nothing of the session runs any more
 	card  card
@@ -68,7 +67,8 @@ type session struct {
 	taken    bool      // a command came
 	left     bool      // commands wait until their answers have room
 	pingAt   time.Time
-	closeAt  time.Time // set by a drain
+	closeAt  time.Time     // set by a drain
+	wait     time.Duration // set by a drain: clients come back spread over it
 }
 
 // newSession makes a session that is to run in a loop of its own, or, if its
@@ -239,7 +239,8 @@ func (s *session) takeMail(now time.Time) *ending {
 		return goneEnding
 	}
 	if got.drain != nil {
-		s.closeAt = now.Add(rand.N(*got.drain + 1)) //nolint:gosec // a spread, not a secret
+		s.wait = *got.drain
+		s.closeAt = now.Add(rand.N(s.wait + 1)) //nolint:gosec // a spread, not a secret
 	}
 	for _, fn := range got.results {
 		fn()

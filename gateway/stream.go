@@ -66,7 +66,7 @@ func (s *Service) streamSession(cmd protocol.Command, out *httpStream) *session 
 		form = lineWire{}
 	}
 	sess := newSession(s.rules, form, out, s.o.Logger)
-	sess.hold, sess.wait, sess.once = s.o.Hold, s.o.Drain, true
+	sess.hold, sess.once = s.o.Hold, true
 	sess.conv.sink = func(*protocol.Error) bool { return !out.begun }
 	sess.hand(input{cmd: &cmd})
 	return sess

@@ -165,7 +165,7 @@ func (c *Config) gatewayKeys() []key {
 		{"gateway.silence", "how long a partition may go unconfirmed by the fan-out until it is read from Kafka", durationValue{&g.Silence, 100 * time.Millisecond, time.Minute}},
 		{"gateway.heartbeat", "how often a client is told how far it is covered", durationValue{&g.Heartbeat, 100 * time.Millisecond, 10 * time.Minute}},
 		{"gateway.ping", "how often a connection is probed", durationValue{&g.Ping, time.Second, 10 * time.Minute}},
-		{"gateway.drain", "clients of a gateway that stops are told to come back spread over this time", durationValue{&g.Drain, time.Millisecond, 10 * time.Minute}},
+		{"gateway.drain", "clients of a gateway that stops come back spread over this time at most, a millisecond for each", durationValue{&g.Drain, time.Millisecond, 10 * time.Minute}},
 		{"gateway.write_timeout", "a socket that takes nothing for that long is closed", durationValue{&g.WriteTimeout, time.Second, time.Hour}},
 	}
 }
