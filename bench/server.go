@@ -1,21 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	_ "net/http/pprof" // profiles of the servers, on request
 	"os"
 	"runtime"
-	"runtime/debug"
 	"runtime/pprof"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,40 +22,6 @@ import (
 	"github.com/tapecast/tapecast/internal/catalog"
 )
 
-// usage is what a process has used, as it says itself.
-type usage struct {
-	User, Sys  float64 // seconds
-	RSS        int64   // bytes
-	Heap       uint64
-	Stacks     uint64
-	Goroutines int
-	Count      int64 // messages: clients count, servers say what was due
-	Hist       map[int]int64
-	Min, Max   int64 // messages of one client
-}
-
-func used(gc bool) usage {
-	if gc {
-		debug.FreeOSMemory()
-	}
-	var u usage
-	var r syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) == nil {
-		u.User = float64(r.Utime.Sec) + float64(r.Utime.Usec)/1e6
-		u.Sys = float64(r.Stime.Sec) + float64(r.Stime.Usec)/1e6
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	u.Heap, u.Stacks, u.Goroutines = m.HeapInuse, m.StackInuse, runtime.NumGoroutine()
-	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
-		var size, rss int64
-		if _, err := fmt.Sscan(string(b), &size, &rss); err == nil {
-			u.RSS = rss * int64(os.Getpagesize())
-		}
-	}
-	return u
-}
-
 // backend is a server under measurement.
 type backend interface {
 	// serve takes connections until the process ends.
@@ -68,6 +29,8 @@ type backend interface {
 	// publish publishes by itself while it is told to; due counts deliveries. nil = somebody else does.
 	publish(w work, on func() bool, due func(int64))
 }
+
+var _ = command("server", serverMain)
 
 // serverMain is a server process. It says where it listens, and obeys lines on stdin.
 func serverMain(args []string) error {
@@ -97,17 +60,12 @@ func serverMain(args []string) error {
 	go func() { fmt.Fprintln(os.Stderr, b.serve(ln)) }()
 	var due counter
 	go b.publish(w, on.get, due.set)
-	in := bufio.NewScanner(os.Stdin)
-	out := json.NewEncoder(os.Stdout)
-	for in.Scan() {
-		switch in.Text() {
+	return obey(func(line string, u *usage) error {
+		u.Count = due.get()
+		switch line {
 		case "start":
 			if !on.get() && *profile != "" {
-				f, err := os.Create(*profile)
-				if err != nil {
-					return err
-				}
-				if err := pprof.StartCPUProfile(f); err != nil {
+				if err := startProfile(*profile); err != nil {
 					return err
 				}
 			}
@@ -116,20 +74,34 @@ func serverMain(args []string) error {
 			on.set(false)
 			pprof.StopCPUProfile()
 		case "heap":
-			if f, err := os.Create(*profile + ".heap"); err == nil {
-				runtime.GC()
-				_ = pprof.WriteHeapProfile(f)
-				_ = f.Close()
-			}
+			return writeHeap(*profile + ".heap")
 		}
-		u := used(in.Text() == "gc")
-		u.Count = due.get()
-		if err := out.Encode(u); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
+
+func startProfile(path string) error {
+	f, err := os.Create(path) //nolint:gosec // the user names it
+	if err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(f)
+}
+
+func writeHeap(path string) error {
+	f, err := os.Create(path) //nolint:gosec // the user names it
+	if err != nil {
+		return err
+	}
+	runtime.GC()
+	if err := pprof.WriteHeapProfile(f); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// kinds are the servers that a run can name.
+var kinds = []string{"floor", "tapecast", "centrifuge", "naive"}
 
 func newBackend(kind string, w work, hold time.Duration, addrs string) (backend, error) {
 	switch kind {
@@ -172,7 +144,8 @@ func newTapecast(hold time.Duration, addrs []string) (*tapecast, error) {
 	if hold == 0 {
 		hold = -1
 	}
-	room, err := gateway.New(gateway.Options{Logger: log, Registerer: reg, Feed: tapes, Hold: hold, CommandBurst: 4096})
+	ready := func() error { return nil } // it is waited for below
+	room, err := gateway.New(gateway.Options{Logger: log, Registerer: reg, Feed: tapes, Hold: hold, CommandBurst: 4096, Ready: ready})
 	if err != nil {
 		return nil, err
 	}
