@@ -255,6 +255,11 @@ func (p *partition) take(span broker.Span, now time.Time) (full bool) {
 	}
 	routed := p.router.route(p.routes, span.Records)
 	outs := p.book.chains.Routed(span.To, span.End, p.pos, routed, now)
+	for i := range outs {
+		if s := &outs[i].Section; len(s.Deliveries) > 0 {
+			s.ReadFirst, s.ReadLast = now.UnixMicro(), now.UnixMicro()
+		}
+	}
 	p.emitLocked(outs)
 	p.metrics.records.Add(float64(len(span.Records)))
 	p.metrics.readBytes.Add(float64(span.Bytes))

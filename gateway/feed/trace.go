@@ -18,8 +18,9 @@ const keptHops = 8192
 type hop struct {
 	part     *partition
 	from, to int64
-	at       int64 // us: arrived, or taken
-	written  int64 // us: the batch's WrittenUs; 0 = it came from Kafka
+	at       int64    // us: arrived, or taken
+	written  int64    // us: the batch's WrittenUs; 0 = it came from Kafka
+	read     [2]int64 // us: the section's ReadFirst and ReadLast; 0 = not known
 	writer   string
 	direct   bool // read around the fan-out
 }
@@ -68,7 +69,9 @@ func (h *hops) arrive(p *partition, s *stream.Section, writer string, written in
 	now := time.Now().UnixMicro()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.arrived.add(hop{part: p, from: s.From, to: s.To, at: now, written: written, writer: writer})
+	h.arrived.add(hop{
+		part: p, from: s.From, to: s.To, at: now, written: written, read: [2]int64{s.ReadFirst, s.ReadLast}, writer: writer,
+	})
 }
 
 // take notes events that were put on a tape.
@@ -90,14 +93,17 @@ type Trace struct {
 	OnTape      bool
 
 	Key      []byte
-	Time     int64  // of the event, ms
-	Accepted int64  // by ingest, or by whoever wrote it with tapecast's header
-	Batched  int64  // the fan-out wrote the batch it came in
-	Writer   string // which fan-out instance that was
-	Arrived  int64  // the batch was read from the delivery topic
-	Taken    int64  // it was put on the tape
-	Direct   bool   // it was read from Kafka, around the fan-out
-	Encoded  int64  // a frame of it was made, for the first session that came to it
+	Time     int64 // of the event, ms
+	Accepted int64 // by ingest, or by whoever wrote it with tapecast's header
+	// The fan-out read it from the feed topic between these two; the same where
+	// its section did not wait for others.
+	ReadFirst, ReadLast int64
+	Batched             int64  // the fan-out wrote the batch it came in
+	Writer              string // which fan-out instance that was
+	Arrived             int64  // the batch was read from the delivery topic
+	Taken               int64  // it was put on the tape
+	Direct              bool   // it was read from Kafka, around the fan-out
+	Encoded             int64  // a frame of it was made, for the first session that came to it
 }
 
 // Trace tells what is known of an event. topic is as clients call it.
@@ -112,6 +118,7 @@ func (f *Feed) Trace(topic string, partition int32, offset int64) Trace {
 	f.env.hops.mu.Lock()
 	if h, ok := f.env.hops.arrived.first(p, offset); ok {
 		t.Batched, t.Writer, t.Arrived = h.written, h.writer, h.at
+		t.ReadFirst, t.ReadLast = h.read[0], h.read[1]
 	}
 	if h, ok := f.env.hops.taken.first(p, offset); ok {
 		t.Taken, t.Direct = h.at, h.direct

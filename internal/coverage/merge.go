@@ -24,6 +24,10 @@ func Merge(a, b stream.Section) (m stream.Section, ok bool) {
 	m.From = a.From
 	m.End = max(a.End, b.End)
 	m.Interests.Offset = min(a.Interests.Offset, b.Interests.Offset)
+	if a.ReadFirst != 0 {
+		m.ReadFirst = a.ReadFirst
+	}
+	m.ReadLast = max(a.ReadLast, b.ReadLast)
 	if a.From == a.To {
 		// An empty one says nothing about the log; where the other begins, its E holds.
 		m.Interests = b.Interests

@@ -13,6 +13,7 @@ import (
 // The least bytes that a section and a delivery take in a body: what a declared
 // count is checked against before anything is allocated for it.
 const (
+	notRead    = 1 // -1 as an Avro long
 	minSection = 2*len(stream.TopicID{}) + 7
 	minRecord  = 5
 )
@@ -29,13 +30,13 @@ func appendBody(dst []byte, b *Batch) []byte {
 	if len(b.Sections) > 0 {
 		dst = binary.AppendVarint(dst, int64(len(b.Sections)))
 		for i := range b.Sections {
-			dst = appendSection(dst, &b.Sections[i])
+			dst = appendSection(dst, &b.Sections[i], b.WrittenUs)
 		}
 	}
 	return binary.AppendVarint(dst, 0)
 }
 
-func appendSection(dst []byte, s *stream.Section) []byte {
+func appendSection(dst []byte, s *stream.Section, written int64) []byte {
 	dst = append(dst, s.Topic[:]...)
 	dst = binary.AppendVarint(dst, int64(s.Partition))
 	dst = append(dst, s.Interests.Log[:]...)
@@ -44,11 +45,14 @@ func appendSection(dst []byte, s *stream.Section) []byte {
 	dst = binary.AppendVarint(dst, s.From)
 	dst = binary.AppendVarint(dst, s.To)
 	dst = binary.AppendVarint(dst, s.End)
+	dst = appendRead(dst, s, written)
 	if len(s.Deliveries) > 0 {
 		dst = binary.AppendVarint(dst, int64(len(s.Deliveries)))
+		next := s.From
 		for i := range s.Deliveries {
 			r := &s.Deliveries[i]
-			dst = binary.AppendVarint(dst, r.Offset)
+			dst = binary.AppendVarint(dst, r.Offset-next)
+			next = r.Offset + 1
 			dst = binary.AppendVarint(dst, r.Time)
 			dst = binary.AppendVarint(dst, r.Accepted)
 			dst = appendNullable(dst, r.Key)
@@ -56,6 +60,27 @@ func appendSection(dst []byte, s *stream.Section) []byte {
 		}
 	}
 	return binary.AppendVarint(dst, 0)
+}
+
+// appendRead writes when the deliveries were read, as far back from when the
+// batch was written: a few bytes. A clock that was set meanwhile says nothing.
+func appendRead(dst []byte, s *stream.Section, written int64) []byte {
+	ago, span := written-s.ReadFirst, s.ReadLast-s.ReadFirst
+	if s.ReadFirst <= 0 || ago < 0 || span < 0 || span > ago {
+		return append(dst, notRead, 0)
+	}
+	return binary.AppendVarint(binary.AppendVarint(dst, ago), span)
+}
+
+func (r *reader) read(s *stream.Section, written int64) {
+	switch ago, span := r.long(), r.long(); {
+	case ago == -1 && span == 0:
+	case ago < 0 || ago >= written || span < 0 || span > ago:
+		r.fail(fmt.Errorf("read %d us before %d, for %d us", ago, written, span))
+	default:
+		s.ReadFirst = written - ago
+		s.ReadLast = s.ReadFirst + span
+	}
 }
 
 func appendString(dst []byte, s string) []byte {
@@ -75,6 +100,7 @@ func appendNullable(dst, b []byte) []byte {
 type reader struct {
 	b          []byte
 	at         int
+	old        bool // version 1: offsets stand for themselves, and nothing was said of reads
 	err        error
 	deliveries int // so far, over all sections
 }
@@ -187,7 +213,7 @@ func (r *reader) batch() *Batch {
 	for n := r.block(0, MaxSections, minSection); n > 0; n = r.block(len(b.Sections), MaxSections, minSection) {
 		b.Sections = slices.Grow(b.Sections, n)
 		for ; n > 0 && r.err == nil; n-- {
-			b.Sections = append(b.Sections, r.section())
+			b.Sections = append(b.Sections, r.section(b.WrittenUs))
 			if r.err == nil {
 				r.check(&b.Sections[len(b.Sections)-1])
 			}
@@ -205,18 +231,25 @@ func (r *reader) check(s *stream.Section) {
 	}
 }
 
-func (r *reader) section() stream.Section {
+func (r *reader) section(written int64) stream.Section {
 	s := stream.Section{Topic: r.id(), Partition: r.int()}
 	s.Interests = stream.InterestPos{Log: r.id(), Offset: r.long()}
 	s.Generation = r.int()
 	s.From, s.To, s.End = r.long(), r.long(), r.long()
+	var next int64 // what offsets count from
+	if !r.old {
+		next = s.From
+		r.read(&s, written)
+	}
 	for n := r.block(r.deliveries, MaxDeliveries, minRecord); n > 0; n = r.block(r.deliveries, MaxDeliveries, minRecord) {
 		s.Deliveries = slices.Grow(s.Deliveries, n)
 		r.deliveries += n
 		for ; n > 0 && r.err == nil; n-- {
-			s.Deliveries = append(s.Deliveries, stream.Record{
-				Offset: r.long(), Time: r.long(), Accepted: r.long(), Key: r.nullable(), Value: r.nullable(),
-			})
+			d := stream.Record{Offset: next + r.long(), Time: r.long(), Accepted: r.long(), Key: r.nullable(), Value: r.nullable()}
+			s.Deliveries = append(s.Deliveries, d)
+			if !r.old {
+				next = d.Offset + 1
+			}
 		}
 	}
 	return s

@@ -1,7 +1,7 @@
 // Package delivery is the form of one Kafka record of a delivery topic: a
 // batch of sections for one gateway node, as a snappy block with a header.
 //
-//	byte 0      version, 1
+//	byte 0      version, 2; version 1 (no times of reading, absolute offsets) is read, too
 //	byte 1      codec: 0 = plain, 1 = snappy block
 //	bytes 2-5   CRC-32C of the stored body, big endian
 //	bytes 6-9   length of the body before compression, big endian
@@ -47,7 +47,8 @@ const (
 )
 
 const (
-	version    = 1
+	version    = 2
+	oldest     = 1 // that is read
 	headerSize = 10
 
 	codecPlain  = 0
@@ -72,8 +73,8 @@ func TopicName(node, incarnation string) string {
 // Size is an upper bound of what a section takes in a body, in bytes, close
 // enough to bound queues by: it is never below what is encoded.
 func Size(s *stream.Section) int {
-	// Two ids, two ints of at most 5 bytes, four longs, the array's frame.
-	const fixed = 2*len(stream.TopicID{}) + 2*binary.MaxVarintLen32 + 4*binary.MaxVarintLen64 + 16
+	// Two ids, two ints of at most 5 bytes, six longs, the array's frame.
+	const fixed = 2*len(stream.TopicID{}) + 2*binary.MaxVarintLen32 + 6*binary.MaxVarintLen64 + 16
 	n := max(fixed, sectionFloor)
 	for i := range s.Deliveries {
 		n += RecordSize(&s.Deliveries[i])
@@ -184,7 +185,7 @@ func Decode(payload []byte) (*Batch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("delivery batch: %w", err)
 	}
-	r := reader{b: body}
+	r := reader{b: body, old: payload[0] < 2}
 	b := r.batch()
 	if r.err != nil {
 		return nil, fmt.Errorf("delivery batch: %w at byte %d of the body", r.err, r.at)
@@ -202,7 +203,7 @@ func decodeEnvelope(payload []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%d bytes are no header", len(payload))
 	case len(payload) > MaxPayload:
 		return nil, fmt.Errorf("payload of %d bytes, limit %d", len(payload), MaxPayload)
-	case payload[0] != version:
+	case payload[0] < oldest || payload[0] > version:
 		return nil, fmt.Errorf("version %d, this is %d", payload[0], version)
 	}
 	stored := payload[headerSize:]

@@ -42,6 +42,10 @@ func random(seed uint64, n int) *delivery.Batch {
 		}
 		s.To += r.Int64N(3)
 		s.End = s.To + r.Int64N(10)
+		if len(s.Deliveries) > 0 && r.IntN(4) > 0 {
+			s.ReadFirst = b.WrittenUs - 100 - r.Int64N(5000)
+			s.ReadLast = s.ReadFirst + r.Int64N(2)*100
+		}
 		b.Sections = append(b.Sections, s)
 	}
 	return b
@@ -105,7 +109,7 @@ func body(t testing.TB, payload []byte) []byte {
 
 // envelope puts a body, plain, into a payload.
 func envelope(body []byte) []byte {
-	p := []byte{1, 0}
+	p := []byte{2, 0}
 	p = binary.BigEndian.AppendUint32(p, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 	p = binary.BigEndian.AppendUint32(p, uint32(len(body)))
 	return append(p, body...)
@@ -129,12 +133,18 @@ func native(b *delivery.Batch) map[string]any {
 	sections := []any{}
 	for _, s := range b.Sections {
 		ds := []any{}
+		next, ago := s.From, int64(-1)
+		if s.ReadFirst != 0 {
+			ago = b.WrittenUs - s.ReadFirst
+		}
 		for _, d := range s.Deliveries {
-			ds = append(ds, map[string]any{"offset": d.Offset, "time_ms": d.Time, "accepted_us": d.Accepted, "key": null(d.Key), "value": null(d.Value)})
+			ds = append(ds, map[string]any{"skip": d.Offset - next, "time_ms": d.Time, "accepted_us": d.Accepted, "key": null(d.Key), "value": null(d.Value)})
+			next = d.Offset + 1
 		}
 		sections = append(sections, map[string]any{
 			"topic": s.Topic[:], "partition": s.Partition, "interest_log": s.Interests.Log[:], "interest_offset": s.Interests.Offset,
 			"generation": s.Generation, "from": s.From, "to": s.To, "end": s.End, "deliveries": ds,
+			"read_ago_us": ago, "read_span_us": s.ReadLast - s.ReadFirst,
 		})
 	}
 	return map[string]any{"incarnation": b.Incarnation, "writer": b.Writer, "written_us": b.WrittenUs, "sections": sections}
@@ -165,7 +175,7 @@ func TestAvroArraysInSeveralAndSizedBlocksAreRead(t *testing.T) {
 		b = append(append(b, make([]byte, 16)...), 1, 0)
 		b = binary.AppendVarint(b, from)
 		b = binary.AppendVarint(b, from)
-		return append(b, 0, 0)
+		return append(b, 0, 1, 0, 0)
 	}
 	b := append([]byte{0, 0, 0, 2}, section(5)...)
 	b = binary.AppendVarint(b, -2)
@@ -179,6 +189,22 @@ func TestAvroArraysInSeveralAndSizedBlocksAreRead(t *testing.T) {
 		require.EqualValues(t, 5+i, s.From)
 		require.EqualValues(t, -1, s.Interests.Offset)
 	}
+}
+
+// A gateway is upgraded before the fan-outs: it reads what they still write.
+func TestVersionOneIsRead(t *testing.T) {
+	b := append([]byte{0, 0, 0, 2}, make([]byte, 17)...)
+	b = append(append(b, make([]byte, 16)...), 1, 0)
+	for _, n := range []int64{5, 9, 12, 2, 5, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0} {
+		b = binary.AppendVarint(b, n)
+	}
+	p := envelope(b)
+	p[0] = 1
+	got, err := delivery.Decode(p)
+	require.NoError(t, err)
+	require.Equal(t, []stream.Section{{
+		Interests: stream.InterestPos{Offset: -1}, From: 5, To: 9, End: 12, Deliveries: []stream.Record{{Offset: 5}, {Offset: 8}},
+	}}, got.Sections)
 }
 
 func TestAnyFlippedBitAndAnyCutIsAnError(t *testing.T) {
@@ -211,10 +237,10 @@ func TestRefusedBodiesAreNamed(t *testing.T) {
 		b = append(b, make([]byte, 16)...)
 		b = append(b, 0, 0)
 		b = append(append(b, long(from)...), long(to)...)
-		b = append(append(b, 0), deliveries...)
+		b = append(append(b, 0, 1, 0), deliveries...)
 		return append(b, 0)
 	}
-	ok := section(3, 1, 9, 4, 2, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0)
+	ok := section(3, 1, 9, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 	_, err := delivery.Decode(envelope(ok))
 	require.NoError(t, err)
 	for want, b := range map[string][]byte{
@@ -225,11 +251,12 @@ func TestRefusedBodiesAreNamed(t *testing.T) {
 		"broken or cut number at byte 3":                  {0, 0, 0},
 		"bytes after the body's record":                   append(append([]byte{}, head...), 0, 0),
 		"section 0: partition -1":                         section(-1, 0, 0, 0),
+		"read 3 us before 0":                              append(append(append(append([]byte{}, head...), 2), make([]byte, 38)...), 6, 0, 0, 0),
 		"no 32-bit int":                                   section(math.MaxInt32+1, 0, 0, 0),
 		"range [5, 4)":                                    section(0, 5, 4, 0),
 		"range [-5, 4)":                                   section(0, -5, 4, 0),
-		"delivery 0: offset 9 after 0 in [1, 9)":          section(0, 1, 9, 2, 18, 0, 0, 0, 0, 0),
-		"delivery 1: offset 1 after 1 in [1, 9)":          section(0, 1, 9, 4, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0),
+		"delivery 0: offset 9 after 0 in [1, 9)":          section(0, 1, 9, 2, 16, 0, 0, 0, 0, 0),
+		"delivery 1: offset 1 after 1 in [1, 9)":          section(0, 1, 9, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0),
 		"union branch 2":                                  section(0, 1, 9, 2, 2, 0, 0, 4, 0, 0),
 		"section 0: array block of 1000 items with 1 byt": section(0, 1, 9, long(1000)...),
 		"section 0: length 7 with 2 bytes left":           section(0, 1, 9, 2, 2, 0, 0, 0, 2, 14, 0),
@@ -238,10 +265,10 @@ func TestRefusedBodiesAreNamed(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	p := envelope(ok)
-	p[0] = 2
+	p[0] = 3
 	_, err = delivery.Decode(p)
-	require.ErrorContains(t, err, "version 2")
-	p[0], p[1] = 1, 7
+	require.ErrorContains(t, err, "version 3")
+	p[0], p[1] = 2, 7
 	_, err = delivery.Decode(p)
 	require.ErrorContains(t, err, "codec 7")
 	_, err = delivery.Decode(make([]byte, delivery.MaxPayload+1))

@@ -73,6 +73,11 @@ type Section struct {
 	From, To   int64
 	End        int64
 	Deliveries []Record // ascending offsets within [From, To)
+
+	// When the fan-out read the deliveries from the feed topic, microseconds
+	// since the Unix epoch: the first of them, and the last. 0 = not known. They
+	// differ where sections were merged. For people; nothing is decided on them.
+	ReadFirst, ReadLast int64
 }
 
 // AcceptedHeader is the Kafka record header in which tapecast's own producers
