@@ -97,7 +97,9 @@ func (f *subFlags) options(now time.Time) (client.SubscribeOptions, error) {
 	if err != nil {
 		return o, usagef("--from %q: %s", f.from, err)
 	}
-	o.From = from
+	if f.from != "live" { // which is what leaving it out means, also where none may be given
+		o.From = from
+	}
 	if f.until != "" {
 		until, err := parsePlace(f.until, now)
 		if err != nil {

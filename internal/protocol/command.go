@@ -180,7 +180,7 @@ func parseSubscribe(f fields, now time.Time) (s Subscribe, err *Error) {
 // check refuses options that contradict each other.
 func (s *Subscribe) check() *Error {
 	switch {
-	case s.Mode == ModeSnapshot && s.From.Kind != FromLive:
+	case s.Mode == ModeSnapshot && (s.From.Kind != FromLive || s.From.Named):
 		return invalid("from", `mode "snapshot" chooses its own position; leave from out`)
 	case s.Mode == ModeSnapshot && s.Until.Kind != UntilNone && s.Until.Kind != UntilLive:
 		return invalid("until", `mode "snapshot" takes no until but "live"`)

@@ -27,6 +27,7 @@ const (
 // From is where a subscription begins.
 type From struct {
 	Kind    FromKind
+	Named   bool            // FromLive: the command said so
 	Last    int             // FromLast: events
 	Time    time.Time       // FromTime
 	Offset  int64           // FromOffset
@@ -64,7 +65,7 @@ func parseFrom(raw json.RawMessage, now time.Time) (From, *Error) {
 	if s, ok := stringOf(raw); ok {
 		switch s {
 		case "live":
-			return From{}, nil
+			return From{Named: true}, nil
 		case "earliest":
 			return From{Kind: FromEarliest}, nil
 		}
@@ -269,8 +270,10 @@ func inRange(t time.Time) (time.Time, bool) {
 // offset (4711), a time (RFC 3339 or -5m), a cursor, or the JSON of a command.
 func ParseFromText(s string, now time.Time) (From, *Error) {
 	switch {
-	case s == "", s == "live":
+	case s == "":
 		return From{}, nil
+	case s == "live":
+		return From{Named: true}, nil
 	case s == "earliest":
 		return From{Kind: FromEarliest}, nil
 	case strings.HasPrefix(s, "{"), strings.HasPrefix(s, `"`):

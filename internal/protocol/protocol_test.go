@@ -66,12 +66,29 @@ func TestLevels(t *testing.T) {
 	require.Equal(t, [][]byte{[]byte("a"), []byte("b")}, c.Sub.Keys)
 }
 
+func TestASnapshotTakesNoFrom(t *testing.T) {
+	for _, from := range []string{`"live"`, `"earliest"`, `{"last":1}`, `{"offset":0}`} {
+		_, err := protocol.Parse([]byte(`{"cmd":"sub","id":1,"topic":"x","mode":"snapshot","from":`+from+`}`), now)
+		require.NotNil(t, err, from)
+		require.Equal(t, protocol.CodeInvalid, err.Code)
+		require.Equal(t, "from", err.Field)
+	}
+	wish := protocol.Subscribe{Mode: protocol.ModeSnapshot}
+	var err *protocol.Error
+	wish.From, err = protocol.ParseFromText("live", now) // the HTTP twin
+	require.Nil(t, err)
+	require.NotNil(t, protocol.CheckSubscribe(&wish))
+	wish.From, err = protocol.ParseFromText("", now)
+	require.Nil(t, err)
+	require.Nil(t, protocol.CheckSubscribe(&wish))
+}
+
 func TestFromAsPeopleTypeIt(t *testing.T) {
 	cursor := protocol.Cursor{Topic: 1, Next: []int64{5}}
 	for text, want := range map[string]protocol.From{
 		"":                          {},
-		"live":                      {},
-		`"live"`:                    {},
+		"live":                      {Named: true},
+		`"live"`:                    {Named: true},
 		"earliest":                  {Kind: protocol.FromEarliest},
 		"last:100":                  {Kind: protocol.FromLast, Last: 100},
 		"4711":                      {Kind: protocol.FromOffset, Offset: 4711},
