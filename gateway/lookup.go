@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +72,7 @@ func lookupOnce(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapsho
 	case w.Mode == protocol.ModeSnapshot:
 		f.shot, err = takeSnapshot(long, h, f.bounds, lim)
 	case w.From.Kind == protocol.FromLast:
-		f.last, f.found, err = findLast(long, h, w.From.Last, f.bounds)
+		f.last, f.found, err = findLast(long, h, w.From.Last, f.bounds, lim)
 	}
 	if err == nil && h.Epoch() != f.epoch {
 		if f.shot != nil {
@@ -140,58 +139,56 @@ type seen struct {
 	time      int64
 }
 
+// seenBytes is what one remembered event takes, and lastHeld how many times N
+// of them a lookup of the last N holds at most: what was picked so far, what
+// comes of one partition, and both merged.
+const (
+	seenBytes = 24
+	lastHeld  = 5
+)
+
 // findLast counts n matching events backwards from fixed ends, in windows that
-// grow, over all partitions by record time.
-func findLast(ctx context.Context, h hold, n int, bounds map[int32]broker.Bounds) (map[int32]int64, int, error) {
-	var all []seen
+// grow, over all partitions by record time. It holds no more than a few times n
+// of them, however many partitions there are.
+func findLast(ctx context.Context, h hold, n int, bounds map[int32]broker.Bounds, lim *snapshotLimits) (map[int32]int64, int, error) {
+	room := int64(n) * seenBytes * lastHeld
+	defer lim.used.Add(-room)
+	if lim.used.Add(room) > lim.total {
+		return nil, 0, &protocol.Error{Code: protocol.CodeBusy, Message: "other lookups take all the room; try again"}
+	}
+	var picked []seen
 	budget := int64(lastScan)
+	at := map[int32]int64{}
 	for _, part := range sortedPartitions(bounds) {
 		found, err := lastOf(ctx, h, part, n, bounds[part], &budget)
 		if err != nil {
 			return nil, 0, err
 		}
-		all = append(all, found...)
+		at[part] = bounds[part].End
+		picked = pick(picked, found, n)
 	}
-	at := map[int32]int64{}
-	for part, b := range bounds {
-		at[part] = b.End
-	}
-	all = newest(all, n)
-	for _, e := range all {
+	for _, e := range picked {
 		at[e.partition] = min(at[e.partition], e.offset)
 	}
-	return at, len(all), nil
+	return at, len(picked), nil
 }
 
-// newest picks n events, always the last of a partition first: the newest by
-// time among the partitions' last ones.
-func newest(all []seen, n int) []seen {
-	byPart := map[int32][]seen{} // ascending offsets
-	for _, e := range all {
-		byPart[e.partition] = append(byPart[e.partition], e)
+// pick chooses n events of those that were picked before, in that order, and
+// of one more partition's (ascending offsets, and a higher partition than
+// theirs): always the last of a partition first, the newest by time among the
+// partitions' last ones. Choosing partition by partition comes to the same as
+// choosing among all: one more to choose from changes no order among the rest.
+func pick(picked, found []seen, n int) []seen {
+	if len(found) == 0 {
+		return picked
 	}
-	for _, list := range byPart {
-		slices.SortFunc(list, func(a, b seen) int { return cmp.Compare(a.offset, b.offset) })
-	}
-	var out []seen
-	for len(out) < n {
-		var best *seen
-		for part := range byPart {
-			list := byPart[part]
-			if len(list) == 0 {
-				continue
-			}
-			last := &list[len(list)-1]
-			if best == nil || last.time > best.time || last.time == best.time && last.partition < best.partition {
-				best = last
-			}
+	out := make([]seen, 0, min(n, len(picked)+len(found)))
+	for len(out) < n && len(picked)+len(found) > 0 {
+		if last := len(found) - 1; last >= 0 && (len(picked) == 0 || found[last].time > picked[0].time) {
+			out, found = append(out, found[last]), found[:last]
+			continue
 		}
-		if best == nil {
-			break
-		}
-		out = append(out, *best)
-		list := byPart[best.partition]
-		byPart[best.partition] = list[:len(list)-1]
+		out, picked = append(out, picked[0]), picked[1:]
 	}
 	return out
 }
