@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"strconv"
@@ -41,6 +41,8 @@ type crowd struct {
 	total int64
 }
 
+var _ = command("client", clientMain)
+
 // clientMain is a client process: sessions [from, to).
 func clientMain(args []string) error {
 	fs := flag.NewFlagSet("client", flag.ExitOnError)
@@ -65,31 +67,35 @@ func clientMain(args []string) error {
 		return err
 	}
 	go c.read()
-	out := json.NewEncoder(os.Stdout)
-	if err := out.Encode(usage{}); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(usage{}); err != nil {
 		return err
 	}
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		u := used(false)
-		c.mu.Lock()
-		u.Count, u.Hist = c.total, c.hist
-		u.Min = 1 << 62
-		for i := *from; i < *to; i++ {
-			if i >= w.Stalled {
-				u.Min, u.Max = min(u.Min, c.count[i]), max(u.Max, c.count[i])
-			}
+	return obey(func(line string, u *usage) error {
+		c.tellInto(u, *from, *to, w.Stalled)
+		if line == "start" {
+			c.forget()
 		}
-		if in.Text() == "start" {
-			c.hist = map[int]int64{}
-		}
-		err := out.Encode(u)
-		c.mu.Unlock()
-		if err != nil {
-			return err
+		return nil
+	})
+}
+
+// tellInto fills in what sessions [from, to) have counted; the stalled ones count for nothing.
+func (c *crowd) tellInto(u *usage, from, to, stalled int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u.Count, u.Hist, u.Min = c.total, maps.Clone(c.hist), 1<<62
+	for i := from; i < to; i++ {
+		if i >= stalled {
+			u.Min, u.Max = min(u.Min, c.count[i]), max(u.Max, c.count[i])
 		}
 	}
-	return nil
+}
+
+// forget begins the latencies anew.
+func (c *crowd) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hist = map[int]int64{}
 }
 
 // connect opens the sessions, a few at a time.

@@ -19,20 +19,52 @@ type work struct {
 	Stalled  int // of the subscribers: they never read
 	OneCore  bool
 	OnlyIdle bool // measure memory, publish nothing
+	Extra    bool // only when named
+	Once     bool // one round
+	Servers  []string
 }
 
 const valueSize = 92 // makes a frame of about 154 bytes
 
+var (
+	hold50    = []string{"floor@50", "tapecast@50"}
+	hold10    = []string{"floor@10", "tapecast@10"}
+	hold50and = []string{"floor@50", "tapecast@50", "floor@10", "tapecast@10"}
+	hold0     = []string{"floor@0", "tapecast@0"}
+)
+
+// works are the gateway's: the others are registered where they are written.
 var works = []work{
-	{Name: "S1", About: "1 topic x 1,000 subscribers x 1,000 msg/s", Subs: 1000, Rate: 1000, Size: valueSize},
-	{Name: "S2", About: "1 topic x 10,000 subscribers x 50 msg/s", Subs: 10_000, Rate: 50, Size: valueSize},
-	{Name: "S3", About: "1,000 keys, 1,000 sessions x 50 keys, 20,000 msg/s (Zipf)", Subs: 1000, Keys: 1000, PerSub: 50, Rate: 20_000, Size: valueSize},
-	{Name: "one", About: "1,000 subscribers x 30 msg/s, a write each", Subs: 1000, Rate: 30, Size: valueSize},
-	{Name: "hot5", About: "1,000 subscribers x 5,000 msg/s, server on one core", Subs: 1000, Rate: 5000, Size: valueSize, OneCore: true},
-	{Name: "hot10", About: "1,000 subscribers x 10,000 msg/s, server on one core", Subs: 1000, Rate: 10_000, Size: valueSize, OneCore: true},
-	{Name: "idle", About: "15,000 idle subscribers: memory", Subs: 15_000, OnlyIdle: true},
-	{Name: "big", About: "1,000 subscribers x 100 msg/s of 4 kB", Subs: 1000, Rate: 100, Size: 4000},
-	{Name: "stall", About: "the same, 1 % of them do not read", Subs: 1000, Rate: 100, Size: 4000, Stalled: 10},
+	{Name: "write", About: "500 subscribers x 40 msg/s, floor only: what one raw write costs here, the unit of x write", Subs: 500, Rate: 40, Size: valueSize, Servers: []string{"floor@0"}},
+	{Name: "S1", About: "1 topic x 1,000 subscribers x 1,000 msg/s", Subs: 1000, Rate: 1000, Size: valueSize, Servers: hold50and},
+	{Name: "S2", About: "1 topic x 10,000 subscribers x 50 msg/s", Subs: 10_000, Rate: 50, Size: valueSize, Servers: hold50},
+	{Name: "S3", About: "1,000 keys, 1,000 sessions x 50 keys, 20,000 msg/s (Zipf)", Subs: 1000, Keys: 1000, PerSub: 50, Rate: 20_000, Size: valueSize, Servers: hold50},
+	{Name: "one", About: "1,000 subscribers x 30 msg/s, a write each", Subs: 1000, Rate: 30, Size: valueSize, Servers: hold0},
+	{Name: "hot5", About: "1,000 subscribers x 5,000 msg/s, server on one core", Subs: 1000, Rate: 5000, Size: valueSize, OneCore: true, Servers: hold10},
+	{Name: "hot10", About: "1,000 subscribers x 10,000 msg/s, server on one core", Subs: 1000, Rate: 10_000, Size: valueSize, OneCore: true, Extra: true, Servers: hold10},
+	{Name: "big", About: "1,000 subscribers x 100 msg/s of 4 kB", Subs: 1000, Rate: 100, Size: 4000, Servers: hold10[1:]},
+	{Name: "stall", About: "the same, 1 % of them do not read", Subs: 1000, Rate: 100, Size: 4000, Stalled: 10, Servers: hold10[1:]},
+	{Name: "idle", About: "15,000 idle subscribers: memory", Subs: 15_000, OnlyIdle: true, Once: true, Servers: hold50[1:]},
+}
+
+var _ = registerWorks()
+
+func registerWorks() struct{} {
+	for _, w := range works {
+		register(job{name: w.Name, about: w.About, extra: w.Extra, once: w.Once, run: w.run})
+	}
+	return struct{}{}
+}
+
+// peers are the servers that a work is done with beside its own.
+func (w work) peers() []string {
+	switch w.Name {
+	case "write":
+		return nil
+	case "one", "idle", "big", "stall":
+		return []string{"centrifuge@50", "centrifuge@0", "naive@0"}
+	}
+	return []string{"centrifuge@50", "centrifuge@0", "naive@0"}
 }
 
 func workNamed(name string) (work, error) {
