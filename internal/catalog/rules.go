@@ -150,6 +150,10 @@ func firstMatch(rules []rule, topic string) int {
 	return -1
 }
 
+// Match tells whether a name fits a pattern as rules have it: * stands for any
+// run of characters, dots too, ? for any one.
+func Match(pattern, name string) bool { return globMatch(pattern, name) }
+
 // globMatch matches * (any run of characters, dots too) and ? (any one). It
 // goes back to the last star only, so it takes at most len(pattern)*len(s) steps.
 func globMatch(pattern, s string) bool {
