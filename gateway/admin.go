@@ -33,14 +33,16 @@ type card struct {
 	remote    string
 	since     time.Time
 
-	asked  atomic.Bool // a question is on its way to the loop
-	reason string      // why it ended; set by its loop, read by ended
+	asked  atomic.Bool  // a question is on its way to the loop
+	rest   atomic.Int64 // bytes of a write that its socket has not taken
+	reason string       // why it ended; set by its loop, read by ended
 }
 
-// RegisterAdmin mounts GET /v1/admin/sessions and GET
+// RegisterAdmin mounts GET /v1/admin/topics, GET /v1/admin/sessions and GET
 // /v1/admin/trace/{topic}/{partition}/{offset}: for a listener that only
 // operators reach, as they show every client's address and positions.
 func (s *Service) RegisterAdmin(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/admin/topics", s.serveAdminTopics)
 	mux.HandleFunc("GET /v1/admin/sessions", s.serveSessions)
 	mux.HandleFunc("GET /v1/admin/trace/{topic}/{partition}/{offset}", s.serveTrace)
 }
@@ -68,7 +70,9 @@ type sessionView struct {
 	Since     int64        `json:"since"`              // ms
 	Subs      []subView    `json:"subscriptions"`      // at most shownSubs
 	Total     int          `json:"subscription_count"` // all of them
+	Buffered  int64        `json:"buffered_bytes"`     // written, and not taken by the client: here and in the kernel
 	behind    int64
+	topics    []string // of all subscriptions, each once
 }
 
 // subView is one subscription as operators see it.
@@ -146,7 +150,7 @@ func (s *Service) sessionViews(ctx context.Context) surveyed {
 	for _, sess := range open {
 		v, ok := views[sess]
 		if !ok {
-			v = sess.card.view()
+			v = sess.face()
 			v.State = stateBlocked
 		}
 		out.sessions = append(out.sessions, v)
@@ -165,19 +169,28 @@ func worse(a, b sessionView) int {
 	)
 }
 
-func (c *card) view() sessionView {
-	return sessionView{
-		ID: c.number, Transport: c.transport, Remote: c.remote, Since: c.since.UnixMilli(), Subs: []subView{},
+// face is what is known of a session without asking its loop.
+func (s *session) face() sessionView {
+	c := &s.card
+	v := sessionView{
+		ID: c.number, Transport: c.transport, Remote: c.remote, Since: c.since.UnixMilli(), Subs: []subView{}, Buffered: c.rest.Load(),
 	}
+	if t, ok := s.out.(*socket); ok {
+		v.Buffered += unsent(t.conn)
+	}
+	return v
 }
 
 // view is what the session says of itself. Called by its loop.
 func (s *session) view(now time.Time) sessionView {
-	v := s.card.view()
+	v := s.face()
 	v.State, v.Total = stateIdle, len(s.conv.subs)
 	for _, sub := range s.conv.subs {
 		sv, behind := sub.view(now)
 		v.behind += behind
+		if !slices.Contains(v.topics, sub.topic) {
+			v.topics = append(v.topics, sub.topic)
+		}
 		if slices.Index(sessionStates, sv.State) < slices.Index(sessionStates, v.State) {
 			v.State = sv.State
 		}

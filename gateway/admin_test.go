@@ -1,14 +1,21 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/inspect"
 )
 
 // admin asks one of the operators' pages.
@@ -93,4 +100,103 @@ func TestTraceCountsTheSessionsByTheirCursors(t *testing.T) {
 	for _, at := range []string{"-1/0", "x/0", "0/-1", "0/x", "9999999999/0"} {
 		require.Equal(t, http.StatusBadRequest, r.admin("/v1/admin/trace/price/"+at, nil), at)
 	}
+}
+
+// oracle stands for Kafka.
+type oracle struct{ err error }
+
+func (o oracle) Topic(_ context.Context, t broker.Topic, b map[int32]broker.Bounds) (inspect.Topic, error) {
+	return inspect.Topic{Lag: b[0].End - 1, Oldest: 1000, Newest: 2000}, o.err
+}
+
+func (o oracle) Trace(_ context.Context, _ broker.Topic, _ int32, offset int64) (inspect.Event, []inspect.Delivery, int, error) {
+	if offset > 3 {
+		return inspect.Event{}, nil, 0, o.err
+	}
+	return inspect.Event{Found: true, Key: []byte("k"), Time: 5, Accepted: 5100}, []inspect.Delivery{
+		{Node: "g2", Incarnation: "b", Writer: "f0", ReadFirst: 5000, ReadLast: 5300, Written: 5400},
+		{Node: "g1", Incarnation: "a", Writer: "f0", ReadFirst: 5200, ReadLast: 5200, Written: 5250},
+	}, 2, o.err
+}
+
+func TestOperatorsSeeTheTopics(t *testing.T) {
+	r := newRig(t, false, func(o *Options) { o.Inspector = oracle{} })
+	r.feed.add("price", 1)
+	r.feed.add("quotes", 1)
+	for i := range 4 {
+		r.feed.produce("price", 0, "k", strconv.Itoa(i))
+	}
+	c := r.connect()
+	c.send(`{"cmd":"sub","id":1,"topic":"price"}`)
+	c.event("subscribed")
+	var got topicsAnswer
+	require.Equal(t, http.StatusOK, r.admin("/v1/admin/topics", &got))
+	require.Equal(t, 2, got.Total)
+	require.Len(t, got.Topics, 2)
+	find := func(name string) topicView {
+		for _, v := range got.Topics {
+			if v.Name == name {
+				return v
+			}
+		}
+		require.FailNow(t, "no topic "+name)
+		return topicView{}
+	}
+	price := find("price")
+	require.Equal(t, 1, price.Subscribers)
+	require.EqualValues(t, 4, price.End)
+	require.EqualValues(t, 3, *price.Lag)
+	require.EqualValues(t, 1000, price.Oldest)
+	require.EqualValues(t, 2000, price.Newest)
+	require.Nil(t, price.Rate, "there is nothing to count from yet")
+	require.Zero(t, find("quotes").Subscribers, "a topic that nobody wants is listed, too")
+
+	// The next answer has rates, and what could not be asked is said.
+	r.feed.produce("price", 0, "k", "5")
+	r.service.topics.mu.Lock()
+	r.service.topics.at = time.Now().Add(-2 * topicsAge)
+	r.service.topics.mu.Unlock()
+	r.service.bounds.mu.Lock()
+	clear(r.service.bounds.kept)
+	r.service.bounds.mu.Unlock()
+	r.service.o.Inspector = oracle{errors.New("nobody there")}
+	require.Equal(t, http.StatusOK, r.admin("/v1/admin/topics", &got))
+	require.EqualValues(t, 5, find("price").End)
+	require.Equal(t, "nobody there", find("price").Error)
+}
+
+func TestTraceTellsToWhichNodes(t *testing.T) {
+	r := newRig(t, false, func(o *Options) { o.Inspector = oracle{} })
+	r.feed.add("price", 1)
+	var got traceAnswer
+	require.Equal(t, http.StatusOK, r.admin("/v1/admin/trace/price/0/2", &got))
+	require.Equal(t, []traceNode{{"g1", "a", "f0", 5200, 5250}, {"g2", "b", "f0", 5100, 5400}}, got.Nodes,
+		"in the order of writing; one that was merged was not read before it was accepted")
+	require.EqualValues(t, 5100, got.Hops["accepted"])
+	require.Equal(t, "k", *got.Key)
+	got = traceAnswer{}
+	require.Equal(t, http.StatusOK, r.admin("/v1/admin/trace/price/0/9", &got))
+	require.Empty(t, got.Nodes)
+	require.Contains(t, strings.Join(got.Notes, " "), "Kafka does not have it")
+	r.service.o.Inspector = oracle{errors.New("nobody there")}
+	require.Equal(t, http.StatusOK, r.admin("/v1/admin/trace/price/0/2", &got))
+	require.Contains(t, strings.Join(got.Notes, " "), "nobody there")
+}
+
+// A client that takes nothing shows by what waits for it.
+func TestOperatorsSeeWhatWaitsForAClient(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("SKIPPED: only Linux tells what the kernel holds")
+	}
+	r := newRig(t, false)
+	r.feed.add("price", 1)
+	c := r.connect()
+	c.send(`{"cmd":"sub","id":1,"topic":"price"}`)
+	c.event("subscribed")
+	big := `"` + strings.Repeat("x", 256<<10) + `"`
+	require.Eventually(t, func() bool {
+		r.feed.produce("price", 0, "k", big)
+		got := r.sessionsNow("")
+		return got.Sessions[0].State == stateBlocked && got.Sessions[0].Buffered > 64<<10
+	}, adminPatience, 10*time.Millisecond)
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/tapecast/tapecast/gateway/feed"
 	"github.com/tapecast/tapecast/internal/protocol"
@@ -26,8 +27,10 @@ type traceAnswer struct {
 	TS        int64            `json:"ts,omitempty"`  // ms, of the event
 	Via       string           `json:"via,omitempty"` // fanout, kafka
 	Writer    string           `json:"fanout,omitempty"`
-	Hops      map[string]int64 `json:"hops"` // us since 1970, by the clock of whoever did it; those that are known
+	Hops      map[string]int64 `json:"hops"`              // us since 1970, by the clock of whoever did it; those that are known
+	Late      *int64           `json:"late_us,omitempty"` // from accepted until its first session here
 	Sessions  *traceSessions   `json:"sessions,omitempty"`
+	Nodes     []traceNode      `json:"nodes,omitempty"` // that the fan-out sent it to, as the delivery topics tell
 	Notes     []string         `json:"notes"`
 }
 
@@ -53,7 +56,8 @@ func (s *Service) serveTrace(w http.ResponseWriter, r *http.Request) {
 		refuseAdmin(w, "offset", "an integer from 0 on")
 		return
 	}
-	if _, ok := s.find(topic); !ok {
+	f, ok := s.find(topic)
+	if !ok {
 		writeError(w, &protocol.Error{Code: protocol.CodeUnknownTopic, Message: "no such topic"}, http.StatusNotFound)
 		return
 	}
@@ -62,6 +66,11 @@ func (s *Service) serveTrace(w http.ResponseWriter, r *http.Request) {
 	}
 	if t, ok := s.o.source.(tracer); ok {
 		out.tell(t.Trace(topic, out.Partition, offset), offset)
+	}
+	s.traceNodes(r.Context(), &out, f)
+	if at, ok := out.Hops["accepted"]; ok && out.Hops["encoded"] > 0 {
+		late := out.Hops["encoded"] - at
+		out.Late = &late
 	}
 	var key []byte
 	if out.Key != nil {
@@ -79,6 +88,9 @@ func (a *traceAnswer) tell(t feed.Trace, offset int64) {
 		if at > 0 {
 			a.Hops[name] = at
 		}
+	}
+	if t.ReadFirst > 0 {
+		a.Hops["read"] = readAt(t.ReadFirst, t.ReadLast, t.Accepted)
 	}
 	a.TS, a.Writer = t.Time, t.Writer
 	switch {
@@ -107,6 +119,9 @@ func (a *traceAnswer) note(t feed.Trace, offset int64) {
 	case !t.OnTape:
 		say("The tape spans it, but nobody here wanted its key, or the log has no record there.")
 	}
+	if t.ReadLast > t.ReadFirst {
+		say("The fan-out read it by %s: what waited for its batch was merged.", time.UnixMicro(t.ReadLast).UTC().Format(clockForm))
+	}
 	if t.OnTape && t.Accepted == 0 {
 		say("Its producer did not say when it was accepted.")
 	}
@@ -117,6 +132,16 @@ func (a *traceAnswer) note(t feed.Trace, offset int64) {
 		say("Its hops are older than what is remembered.")
 	}
 	say("Times are of the clocks of those who took them. Other nodes know their own part.")
+}
+
+const clockForm = "15:04:05.000000"
+
+// readAt is the earliest that an event of a stretch can have been read.
+func readAt(first, last, accepted int64) int64 {
+	if first == last {
+		return first
+	}
+	return min(max(first, accepted), last)
 }
 
 // traceSessions asks the sessions' cursors.

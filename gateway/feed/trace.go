@@ -157,3 +157,32 @@ func (t *tape) find(offset int64) *Event {
 
 // Node is this node's name.
 func (f *Feed) Node() string { return f.opt.Node }
+
+// Stat is how this node's tapes of a topic stand.
+type Stat struct {
+	Partitions int // with a tape
+	Events     int // on those tapes
+	Keys       int // of those events, counted per partition
+}
+
+// Stat tells how the tapes of a topic stand. topic is as clients call it.
+func (f *Feed) Stat(topic string) (s Stat) {
+	for _, t := range f.followed() {
+		if t.client != topic {
+			continue
+		}
+		for _, p := range *t.inst.Load().parts.Load() {
+			events, keys := p.tape.stat()
+			s.Partitions++
+			s.Events += events
+			s.Keys += keys
+		}
+	}
+	return s
+}
+
+func (t *tape) stat() (events, keys int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.all.n, len(t.byKey)
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/catalog"
 	"github.com/tapecast/tapecast/internal/config"
+	"github.com/tapecast/tapecast/internal/inspect"
 	"github.com/tapecast/tapecast/schemas"
 	"github.com/tapecast/tapecast/web"
 )
@@ -359,7 +360,8 @@ func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service
 	}
 	room, err := gateway.New(gateway.Options{
 		Logger: b.log, Registerer: b.metrics, Feed: tapes,
-		Origins: g.Origins, RequireOrigin: g.RequireOrigin, TrustedProxies: g.Proxies,
+		Inspector: inspect.New(inspect.Options{Client: b.client, Group: b.cfg.Fanout.Group}),
+		Origins:   g.Origins, RequireOrigin: g.RequireOrigin, TrustedProxies: g.Proxies,
 		MaxSessions: g.MaxSessions, MaxPerIP: g.MaxPerIP, MaxSubs: g.MaxSubs, MaxPartitions: g.MaxPartitions,
 		MaxCommand: int(g.MaxCommand), CommandRate: g.CommandRate, CommandBurst: g.CommandBurst, MaxLag: g.MaxLag,
 		SnapshotKeys: g.SnapshotKeys, SnapshotBytes: g.SnapshotBytes, SnapshotsBytes: g.AllSnapshots, Hold: hold(g.Hold),
