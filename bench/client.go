@@ -132,19 +132,31 @@ func (c *crowd) connect(kind, addr string, w work, from, to int) error {
 	return nil
 }
 
-// dial opens one session: handshake, commands, and what they are answered.
-func dial(kind, addr string, w work, session int) (int, error) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
+// dial opens one session; a server that refuses at first, because it is not
+// ready, is asked again for a while.
+func dial(kind, addr string, w work, session int) (fd int, err error) {
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if fd, err = dialOnce(kind, addr, w, session); err == nil || time.Since(began) > 15*time.Second {
+			return fd, err
+		}
 	}
-	var host [4]int
+}
+
+// dialOnce opens one session: handshake, commands, and what they are answered.
+func dialOnce(kind, addr string, w work, session int) (fd int, err error) {
 	var port int
-	if _, err := fmt.Sscanf(addr, "%d.%d.%d.%d:%d", &host[0], &host[1], &host[2], &host[3], &port); err != nil {
+	if _, err = fmt.Sscanf(addr, "127.0.0.1:%d", &port); err != nil {
+		return 0, fmt.Errorf("address %q: %w", addr, err)
+	}
+	if fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0); err != nil {
 		return 0, err
 	}
-	sa := &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
-	if err := syscall.Connect(fd, sa); err != nil {
+	defer func() {
+		if err != nil {
+			_ = syscall.Close(fd)
+		}
+	}()
+	if err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return 0, err
 	}
 	tv := syscall.Timeval{Sec: 120}
@@ -155,27 +167,31 @@ func dial(kind, addr string, w work, session int) (int, error) {
 	}
 	out := fmt.Appendf(nil, "GET %s?session=%d HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path, session, addr)
-	if err := expect(fd, out, "\r\n\r\n"); err != nil {
+	got, err := expect(fd, out, "\r\n\r\n")
+	if err != nil {
 		return 0, err
+	}
+	if !bytes.HasPrefix(got, []byte("HTTP/1.1 101 ")) {
+		return 0, fmt.Errorf("refused: %.100q", got)
 	}
 	if texts, until := commands(kind, w, session); texts != nil {
 		out = out[:0]
 		for _, t := range texts {
 			out = clientFrame(out, t)
 		}
-		if err := expect(fd, out, until); err != nil {
+		if _, err = expect(fd, out, until); err != nil {
 			return 0, err
 		}
 	}
 	return fd, syscall.SetNonblock(fd, true)
 }
 
-// expect sends and reads until a text has come.
-func expect(fd int, send []byte, until string) error {
+// expect sends and reads until a text has come; it returns all that came.
+func expect(fd int, send []byte, until string) ([]byte, error) {
 	for len(send) > 0 {
 		n, err := syscall.Write(fd, send)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		send = send[n:]
 	}
@@ -187,11 +203,11 @@ func expect(fd int, send []byte, until string) error {
 			continue
 		}
 		if n <= 0 || err != nil {
-			return fmt.Errorf("waits for %q, has %.300q: %w", until, got, err)
+			return nil, fmt.Errorf("waits for %q, has %.300q: %w", until, got, err)
 		}
 		got = append(got, buf[:n]...)
 	}
-	return nil
+	return got, nil
 }
 
 func clientFrame(dst []byte, text string) []byte {

@@ -71,14 +71,19 @@ func (f *floor) enter(conn *net.TCPConn) error {
 	return nil
 }
 
-func frame(dst []byte, key, offset int, v []byte, now time.Time) []byte {
+// body is an event as the gateway sends it.
+func body(key, offset int, v []byte, now time.Time) []byte {
 	body := append([]byte(`{"topic":"`), feedTopic...)
 	body = append(body, '"')
 	if key >= 0 {
 		body = append(append(append(body, `,"key":"`...), keyName(key)...), '"')
 	}
 	body = append(append(body, `,"data":`...), v...)
-	body = append(body, fmt.Sprintf(`,"offset":%d,"ts":%d}`, offset, now.UnixMilli())...)
+	return append(body, fmt.Sprintf(`,"offset":%d,"ts":%d}`, offset, now.UnixMilli())...)
+}
+
+func frame(dst []byte, key, offset int, v []byte, now time.Time) []byte {
+	body := body(key, offset, v, now)
 	if len(body) < 126 {
 		return append(append(dst, 0x81, byte(len(body))), body...)
 	}

@@ -36,7 +36,7 @@ func parseCandidate(s string) (candidate, error) {
 // run makes the work a job's: each server once.
 func (w work) run(ctx context.Context, e *env) (rows []row, err error) {
 	servers := e.servers
-	if servers == nil {
+	if servers == nil || w.Name == "write" { // the unit is always the floor
 		servers = w.Servers
 		if e.peers {
 			servers = append(slices.Clone(servers), w.peers()...)

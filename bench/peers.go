@@ -15,13 +15,33 @@ import (
 
 // naive is gorilla's chat example: a channel and a writing goroutine a client,
 // WriteMessage for each message.
+//
+// With prepared, a message is a PreparedMessage that all of them share: its
+// frame is made once.
 type naive struct {
-	w  work
+	w        work
+	prepared bool
+
 	mu sync.Mutex
-	by [][]chan []byte // by key
+	by [][]chan message // by key
 }
 
-func newNaive(w work) *naive { return &naive{w: w, by: make([][]chan []byte, max(w.Keys, 1))} }
+// message is a body or, prepared, a frame.
+type message struct {
+	body  []byte
+	frame *websocket.PreparedMessage
+}
+
+func (m message) write(ws *websocket.Conn) error {
+	if m.frame != nil {
+		return ws.WritePreparedMessage(m.frame)
+	}
+	return ws.WriteMessage(websocket.TextMessage, m.body)
+}
+
+func newNaive(w work, prepared bool) *naive {
+	return &naive{w: w, prepared: prepared, by: make([][]chan message, max(w.Keys, 1))}
+}
 
 func (n *naive) serve(ln net.Listener) error {
 	up := websocket.Upgrader{ReadBufferSize: 1024, WriteBufferSize: 1024, CheckOrigin: func(*http.Request) bool { return true }}
@@ -34,7 +54,7 @@ func (n *naive) serve(ln net.Listener) error {
 		if err != nil {
 			return
 		}
-		ch := make(chan []byte, 256)
+		ch := make(chan message, 256)
 		n.mu.Lock()
 		for _, k := range keys {
 			n.by[k] = append(n.by[k], ch)
@@ -48,7 +68,7 @@ func (n *naive) serve(ln net.Listener) error {
 			}
 		}()
 		for m := range ch {
-			if ws.WriteMessage(websocket.TextMessage, m) != nil {
+			if m.write(ws) != nil {
 				return
 			}
 		}
@@ -57,21 +77,24 @@ func (n *naive) serve(ln net.Listener) error {
 
 func (n *naive) publish(w work, on func() bool, due func(int64)) {
 	paced(w, on, due, func(key, offset int, v []byte, now time.Time) {
-		f := frame(nil, key, offset, v, now)
-		body := f[2:]
-		if f[1] == 126 {
-			body = f[4:]
+		m := message{body: body(key, offset, v, now)}
+		if n.prepared {
+			frame, err := websocket.NewPreparedMessage(websocket.TextMessage, m.body)
+			if err != nil {
+				panic(err) // of a text message it has no reason to
+			}
+			m.frame = frame
 		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		for _, ch := range n.by[max(key, 0)] {
-			ch <- body
+			ch <- m
 		}
-	})
+	}, nil)
 }
 
-// paced publishes evenly, looking every millisecond.
-func paced(w work, on func() bool, due func(int64), send func(key, offset int, v []byte, now time.Time)) {
+// paced publishes evenly, looking every millisecond; flush (may be nil) ends a look.
+func paced(w work, on func() bool, due func(int64), send func(key, offset int, v []byte, now time.Time), flush func()) {
 	var c *clock
 	for offset := 0; ; time.Sleep(time.Millisecond) {
 		if !on() {
@@ -90,6 +113,9 @@ func paced(w work, on func() bool, due func(int64), send func(key, offset int, v
 			if !on() {
 				break
 			}
+		}
+		if flush != nil {
+			flush()
 		}
 	}
 }
@@ -132,12 +158,8 @@ func (f *fuge) serve(ln net.Listener) error {
 
 func (f *fuge) publish(w work, on func() bool, due func(int64)) {
 	paced(w, on, due, func(key, _ int, v []byte, _ time.Time) {
-		name := feedTopic
-		if key >= 0 {
-			name = keyName(key)
-		}
-		_, _ = f.node.Publish(name, v)
-	})
+		_, _ = f.node.Publish(channel(key), v)
+	}, nil)
 }
 
 // commands are what a client sends to a server, and what it waits for.
@@ -156,13 +178,7 @@ func commands(kind string, w work, session int) (texts []string, until string) {
 		return []string{string(b)}, `"event":"subscribed"`
 	case "centrifuge":
 		texts = []string{`{"id":1,"connect":{}}`}
-		names := []string{feedTopic}
-		if w.Keys > 0 {
-			names = nil
-			for _, k := range w.keysOf(session) {
-				names = append(names, keyName(k))
-			}
-		}
+		names := w.channelsOf(session)
 		var lines []string
 		for i, n := range names {
 			b, _ := json.Marshal(map[string]any{"id": i + 2, "subscribe": map[string]any{"channel": n}}) //nolint:errchkjson // as above
@@ -170,6 +186,28 @@ func commands(kind string, w work, session int) (texts []string, until string) {
 		}
 		last, _ := json.Marshal(map[string]any{"id": len(names) + 1}) //nolint:errchkjson // as above
 		return append(texts, strings.Join(lines, "\n")), strings.TrimSuffix(string(last), "}") + ","
+	case "nats":
+		return natsCommands(w, session)
 	}
 	return nil, "\r\n\r\n"
+}
+
+// channel is what peers call a key; -1 = the topic.
+func channel(key int) string {
+	if key < 0 {
+		return feedTopic
+	}
+	return keyName(key)
+}
+
+// channelsOf are what a session subscribes to at a peer.
+func (w work) channelsOf(session int) []string {
+	if w.Keys == 0 {
+		return []string{feedTopic}
+	}
+	var names []string
+	for _, k := range w.keysOf(session) {
+		names = append(names, keyName(k))
+	}
+	return names
 }

@@ -51,11 +51,17 @@ func serverMain(args []string) error {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	var ln net.Listener
+	var addr string
+	if own, ok := b.(interface{ addr() (string, error) }); ok { // it listens by itself
+		addr, err = own.addr()
+	} else if ln, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		addr = ln.Addr().String()
+	}
 	if err != nil {
 		return err
 	}
-	fmt.Println(ln.Addr())
+	fmt.Println(addr)
 	var on flagged
 	go func() { fmt.Fprintln(os.Stderr, b.serve(ln)) }()
 	var due counter
@@ -101,7 +107,7 @@ func writeHeap(path string) error {
 }
 
 // kinds are the servers that a run can name.
-var kinds = []string{"floor", "tapecast", "centrifuge", "naive"}
+var kinds = []string{"floor", "tapecast", "centrifuge", "nats", "prepared", "naive"}
 
 func newBackend(kind string, w work, hold time.Duration, addrs string) (backend, error) {
 	switch kind {
@@ -110,7 +116,11 @@ func newBackend(kind string, w work, hold time.Duration, addrs string) (backend,
 	case "floor":
 		return newFloor(w, hold), nil
 	case "naive":
-		return newNaive(w), nil
+		return newNaive(w, false), nil
+	case "prepared":
+		return newNaive(w, true), nil
+	case "nats":
+		return newNATS()
 	case "centrifuge":
 		return newCentrifuge(w, hold)
 	}

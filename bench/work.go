@@ -58,13 +58,10 @@ func registerWorks() struct{} {
 
 // peers are the servers that a work is done with beside its own.
 func (w work) peers() []string {
-	switch w.Name {
-	case "write":
+	if w.Name == "write" {
 		return nil
-	case "one", "idle", "big", "stall":
-		return []string{"centrifuge@50", "centrifuge@0", "naive@0"}
 	}
-	return []string{"centrifuge@50", "centrifuge@0", "naive@0"}
+	return []string{"centrifuge@50", "centrifuge@10", "centrifuge@0", "nats", "prepared", "naive"}
 }
 
 func workNamed(name string) (work, error) {
