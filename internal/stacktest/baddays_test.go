@@ -1,6 +1,7 @@
 package stacktest
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -9,9 +10,14 @@ import (
 
 // badDays are what the page does not tell: they come before the stack goes down.
 func (tr *tour) badDays() {
-	tr.ownerKilled()
-	tr.outOfMemory()
-	tr.anyOrder()
+	for _, day := range []struct {
+		name string
+		live func()
+	}{{"owner killed", tr.ownerKilled}, {"out of memory", tr.outOfMemory}, {"any order", tr.anyOrder}} {
+		began := time.Now()
+		day.live()
+		tr.took = append(tr.took, fmt.Sprintf("%s %.0f", day.name, time.Since(began).Seconds()))
+	}
 	tr.position = tr.watch.stop()
 	require.NotEmpty(tr.t, tr.position.Next)
 }
@@ -38,7 +44,9 @@ func (tr *tour) ownerKilled() {
 func (tr *tour) outOfMemory() {
 	id := strings.TrimSpace(tr.must(time.Minute, "docker compose ps -q gateway | head -n 1"))
 	tr.must(2*time.Minute, "docker kill "+id+"; docker update --memory 6m --memory-swap 6m "+id+"; docker start "+id)
-	tr.awaits("the gateway was killed for its memory, and restarted", `docker inspect -f '{{.RestartCount}}' `+id,
+	tr.awaits("the kernel killed the gateway for its memory", "docker events --since 3m --until 0s --filter event=oom --filter container="+id,
+		func(out string) bool { return strings.Contains(out, "oom") })
+	tr.awaits("the engine restarted it", `docker inspect -f '{{.RestartCount}}' `+id,
 		func(out string) bool { return strings.TrimSpace(out) != "0" })
 	tr.awaits("its memory is given back", "docker update --memory 512m --memory-swap 512m "+id, func(string) bool { return true })
 	tr.awaits("the gateway is healthy again", `docker inspect -f '{{.State.Health.Status}}' `+id,

@@ -42,6 +42,7 @@ type tour struct {
 	*stack
 	watch    *watch
 	began    time.Time       // of up
+	took     []string        // by step
 	position client.Position // where a client stood before the stack went down
 	figures  []string
 }
@@ -102,8 +103,9 @@ func TestTour(t *testing.T) {
 		if check := checks[s.name]; check != nil {
 			check(out)
 		}
-		t.Logf("%s: %s", s.name, time.Since(began).Round(100*time.Millisecond))
+		tr.took = append(tr.took, fmt.Sprintf("%s %.0f", s.name, time.Since(began).Seconds()))
 	}
+	tr.figure("seconds by step, with its checks: %s", strings.Join(tr.took, ", "))
 	t.Logf("the figures:\n%s", strings.Join(tr.figures, "\n"))
 }
 
@@ -179,8 +181,8 @@ func (tr *tour) replay(out string) {
 }
 
 // settles is how long clients are watched after something was broken: a fan-out's
-// session, the wait before a bypass and a gateway's drain are over by then.
-const settles = 15 * time.Second
+// session (6 s), the wait before a bypass and a gateway's drain are over by then.
+const settles = 8 * time.Second
 
 // pause checks that all clients go on, and reports how long they waited.
 func (tr *tour) pause(what string) func(string) {
