@@ -29,6 +29,19 @@ var (
 	ErrLegacyFormat = errors.New("the partition holds messages of a format older than Kafka 0.11; copy the topic to read it")
 )
 
+// CorruptError is an ErrCorrupt that says where: what stands in [From, To) of
+// the partition cannot be read. To = From if that is not committed yet.
+type CorruptError struct {
+	From, To int64
+	Err      error
+}
+
+// Error implements error.
+func (e *CorruptError) Error() string { return e.Err.Error() }
+
+// Unwrap gives an ErrCorrupt.
+func (e *CorruptError) Unwrap() error { return e.Err }
+
 // code turns a protocol error code into an error; 0 is none.
 func code(c int16) error {
 	if c == 0 {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/tapecast/tapecast/internal/sabotage"
@@ -24,7 +25,8 @@ func (r *Reader) walk(got *fetched, from int64, maxBytes int) (span Span, need i
 			if span.To == from && len(b) >= batchPrefix {
 				need = int(int32(binary.BigEndian.Uint32(b[offsetLength:]))) + batchPrefix
 				if need < batchHeader || need > maxBatchBytes {
-					return Span{}, 0, fmt.Errorf("%w: a batch of %d bytes", ErrCorrupt, need)
+					err = fmt.Errorf("%w: a batch of %d bytes", ErrCorrupt, need)
+					return Span{}, 0, &CorruptError{From: from, To: corruptTo(b, from, got.stable), Err: err}
 				}
 			}
 			break
@@ -47,6 +49,9 @@ func (r *Reader) walk(got *fetched, from int64, maxBytes int) (span Span, need i
 			if span.To > from {
 				break // what is good comes first; the next call meets the error
 			}
+			if errors.Is(err, ErrCorrupt) {
+				err = &CorruptError{From: from, To: corruptTo(b, from, got.stable), Err: err}
+			}
 			return Span{}, 0, err
 		}
 		if h.last() >= from {
@@ -56,6 +61,43 @@ func (r *Reader) walk(got *fetched, from int64, maxBytes int) (span Span, need i
 	}
 	span.Records = r.records
 	return span, need, nil
+}
+
+// maxBatchDelta is the most offsets that the header of a batch that is corrupt
+// is believed to span.
+const maxBatchDelta = 1 << 20
+
+// corruptTo says where what stands behind a corrupt batch begins: where the
+// next batch says so, if that one is whole and its checksum is right; else
+// where the corrupt one's own header says that it ends, if that makes sense;
+// else, nothing better being known, at the next offset. Never beyond the last
+// stable offset.
+func corruptTo(b []byte, from, stable int64) int64 {
+	to := from + 1
+	if last, ok := headerLast(b); ok && last >= from {
+		to = last + 1
+	}
+	if size := int64(int32(binary.BigEndian.Uint32(b[offsetLength:]))) + batchPrefix; size >= batchHeader && size < int64(len(b)) {
+		if h, _, _, whole, err := nextBatch(b[size:]); err == nil && whole && h.base > from {
+			to = h.base
+		}
+	}
+	if stable >= 0 {
+		to = max(min(to, stable), from)
+	}
+	return to
+}
+
+// headerLast reads a batch's last offset from a header that nothing vouches
+// for: ok if its count says the same.
+func headerLast(b []byte) (last int64, ok bool) {
+	if len(b) < batchHeader {
+		return 0, false
+	}
+	be := binary.BigEndian
+	base, delta := int64(be.Uint64(b)), int64(int32(be.Uint32(b[offsetLastDelta:])))
+	count := int64(int32(be.Uint32(b[offsetCount:])))
+	return base + delta, base >= 0 && delta >= 0 && delta < maxBatchDelta && count <= delta+1
 }
 
 // batch takes one batch's records. full: the answer has decompressed to enough.
