@@ -150,9 +150,11 @@ const (
 func (p *partition) startRead(ctx context.Context, a coverage.Read) {
 	p.env.spawn(func(context.Context) {
 		r := p.env.open(p.inst.topic.name, p.inst.id, p.id)
+		defer r.Close() // the records are in its memory
 		res := p.read(ctx, r, a)
+		done := make(chan struct{})
 		p.box.post(func(p *partition, now time.Time) []coverage.Action {
-			defer r.Close()
+			defer close(done)
 			p.noteEnd(res.End)
 			if res.Shrunk {
 				p.shrunk(res.End)
@@ -166,6 +168,10 @@ func (p *partition) startRead(ctx context.Context, a coverage.Read) {
 			p.copying = false
 			return nil
 		})
+		select {
+		case <-done:
+		case <-p.over: // nobody takes it any more
+		}
 	})
 }
 
@@ -184,7 +190,9 @@ func (p *partition) read(ctx context.Context, r reader, a coverage.Read) coverag
 	if a.Bypass {
 		p.env.metrics.bypassBytes.Add(float64(span.Bytes))
 	}
-	return readResult(a.From, span, err)
+	res := readResult(a.From, span, err)
+	p.spoiled(&res, p.end.Load())
+	return res
 }
 
 func readResult(from int64, span broker.Span, err error) coverage.ReadResult {

@@ -2,8 +2,12 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/stream"
 )
 
 // rate is a budget in bytes per second that is paid after the fact: how much a
@@ -85,4 +89,56 @@ func (b *backoff) wait(ctx context.Context) error {
 	d := b.next
 	b.next = min(2*b.next, b.last)
 	return sleep(ctx, d)
+}
+
+// fetch reads once, within the node's budgets. A leader that does not answer
+// takes no token from those that do: a fetch that is slow changes to the slow
+// ones, where its shelf then begins until it is quick again, and is given up
+// if too many are slow already.
+func (c *cache) fetch(ctx context.Context, sh *shelf, r reader, from int64) (broker.Span, error) {
+	if err := c.rate.wait(ctx); err != nil {
+		return broker.Span{}, err
+	}
+	tokens := c.walks
+	if sh.slow {
+		tokens = c.slow
+	}
+	select {
+	case <-ctx.Done():
+		return broker.Span{}, ctx.Err()
+	case tokens <- struct{}{}:
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	began, moved := time.Now(), make(chan bool, 1)
+	timer := time.AfterFunc(slowAfter, func() {
+		if tokens == c.slow {
+			moved <- false
+			return
+		}
+		select {
+		case c.slow <- struct{}{}:
+			<-c.walks
+			moved <- true
+		default:
+			cancel()
+			moved <- false
+		}
+	})
+	span, err := r.Read(ctx, from, fetchBytes, 0)
+	if !timer.Stop() && <-moved {
+		tokens = c.slow
+	}
+	<-tokens
+	sh.slow = err != nil && !told(err) || time.Since(began) > slowAfter
+	c.counts.fetches.Inc()
+	c.counts.bytes.Add(float64(span.Bytes))
+	c.rate.spend(span.Bytes, time.Now())
+	return span, err
+}
+
+// told tells whether an error is an answer of Kafka's.
+func told(err error) bool {
+	_, isRange := errors.AsType[*stream.OutOfRangeError](err)
+	return isRange || errors.Is(err, broker.ErrCorrupt) || errors.Is(err, stream.ErrTopicChanged) || errors.Is(err, stream.ErrUnknownTopic)
 }

@@ -17,6 +17,7 @@ type frameCounts struct {
 // replayCounts counts what the cache does.
 type replayCounts struct {
 	fetches, hits, bytes prometheus.Counter
+	corrupt              prometheus.Counter
 	blocks               prometheus.Gauge
 }
 
@@ -51,6 +52,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			fetches: f.counter("replay_fetches_total", "Fetches from Kafka for replay."),
 			hits:    f.counter("replay_hits_total", "Reads that a cached block answered."),
 			bytes:   f.counter("replay_read_bytes_total", "Bytes read from Kafka for replay."),
+			corrupt: f.counter("corrupt_batches_total", "Batches of feed topics that could not be read and were passed over as gaps."),
 			blocks:  f.gauge("replay_blocks", "Replayed blocks in memory."),
 		},
 		life: lifeCounts{

@@ -23,6 +23,9 @@ type partition struct {
 	tape  *tape
 	shelf *shelf
 	box   mailbox
+	over  chan struct{} // closed when loop has ended: what is posted is not done any more
+
+	spoilt spoilt
 
 	end atomic.Int64 // last stable offset as far as known
 
@@ -43,7 +46,7 @@ type partition struct {
 func newPartition(inst *instance, id int32, e *env) *partition {
 	t := inst.topic
 	src := newSource(t.client, id, t.format, t.dec, e.resolver, func() { t.waiting.Store(true) }, &e.metrics.frames)
-	p := &partition{inst: inst, id: id, env: e, tape: newTape(e.budget, src), box: newMailbox()}
+	p := &partition{inst: inst, id: id, env: e, tape: newTape(e.budget, src), box: newMailbox(), over: make(chan struct{})}
 	open := func() reader { return e.open(t.name, inst.id, id) }
 	p.shelf = &shelf{src: src, open: open}
 	p.xs = map[coverage.InterestID]int64{}
@@ -104,4 +107,5 @@ func (p *partition) leave() {
 	p.env.budget.remove(p.tape)
 	p.env.cache.close(p.shelf)
 	p.env.metrics.followed.Dec()
+	close(p.over)
 }

@@ -22,8 +22,16 @@ const (
 	blockAlign = 256
 	// fetchBytes is asked for with one replay fetch.
 	fetchBytes = 1 << 20
-	// maxWalks bounds the replay fetches under way on a node.
+	// maxWalks bounds the replay fetches under way on a node, and maxSlow those
+	// that wait for a leader that is slow or away: those take nothing from the
+	// others but a connection each.
 	maxWalks = 8
+	maxSlow  = 32
+	// slowAfter is when a fetch counts as slow.
+	slowAfter = 300 * time.Millisecond
+	// maxCorrupt is how often a batch that cannot be read is asked for until
+	// what it spans becomes a gap.
+	maxCorrupt = 3
 )
 
 // reader is what the feed needs of a broker.Reader.
@@ -43,7 +51,8 @@ type cache struct {
 	spawn  func(fn func(ctx context.Context))
 	log    *slog.Logger
 	counts *replayCounts
-	walks  chan struct{} // one token per walk that may fetch
+	walks  chan struct{} // one token per fetch under way of a partition that answers
+	slow   chan struct{} // the same for those that lately did not
 
 	used atomic.Int64 // bytes of all blocks, frames included
 
@@ -67,15 +76,20 @@ type shelf struct {
 	blocks  []*block // ascending, disjoint
 	wants   []*want
 	walking bool
-	start   int64 // first retained offset as far as known: there is nothing below
-	end     int64 // last stable offset as of the last answer
-	closed  bool
+	bad     int64 // where the corrupt batch ends that was met last
+	met     int   // how often
+
+	start  int64 // first retained offset as far as known: there is nothing below
+	end    int64 // last stable offset as of the last answer
+	closed bool
+
+	slow bool // owned by the walk: its last fetch was slow, or failed
 }
 
 // want is a cursor that waits for Kafka.
 type want struct {
 	cursor int64
-	notify func() // called, without waiting and without the lock, when it is done
+	notify func() // called, without waiting and without the lock, when it is done; nil = nobody waits: it is read ahead
 
 	// guarded by the cache's mu
 	asked bool // the fetch under way began after it
@@ -94,7 +108,7 @@ type fetchResult struct {
 func newCache(limit, perSecond int, spawn func(func(ctx context.Context)), log *slog.Logger, counts *replayCounts) *cache {
 	return &cache{
 		limit: int64(limit), rate: newRate(perSecond), spawn: spawn, log: log, counts: counts,
-		walks: make(chan struct{}, maxWalks), lru: list.New(),
+		walks: make(chan struct{}, maxWalks), slow: make(chan struct{}, maxSlow), lru: list.New(),
 	}
 }
 
@@ -106,8 +120,33 @@ func (c *cache) find(sh *shelf, cursor int64) (b *block, start int64) {
 	if b = sh.at(cursor); b != nil {
 		c.lru.MoveToFront(b.lru)
 		c.counts.hits.Inc()
+		c.shrink() // cursors made events and frames since
+		c.readAhead(sh, b)
 	}
 	return b, sh.start
+}
+
+// readAhead asks for what follows a block as soon as somebody comes to it who
+// reads on and on: the next one is there, then, when this one is written. It is
+// one block, and none when the cache is nearly full.
+func (c *cache) readAhead(sh *shelf, b *block) {
+	if !b.follows || b.ahead {
+		return
+	}
+	b.ahead = true
+	if b.to >= b.end || c.used.Load() > c.limit/4*3 || sh.closed || sh.at(b.to) != nil {
+		return
+	}
+	sh.wants = append(sh.wants, &want{cursor: b.to})
+	c.begin(sh)
+}
+
+// begin starts the walk of a shelf that has wants.
+func (c *cache) begin(sh *shelf) {
+	if !sh.walking {
+		sh.walking = true
+		c.spawn(func(ctx context.Context) { c.walk(ctx, sh) })
+	}
 }
 
 // ask makes the cursor wait for its block.
@@ -120,10 +159,7 @@ func (c *cache) ask(sh *shelf, cursor int64, notify func()) *want {
 		return w
 	}
 	sh.wants = append(sh.wants, w)
-	if !sh.walking {
-		sh.walking = true
-		c.spawn(func(ctx context.Context) { c.walk(ctx, sh) })
-	}
+	c.begin(sh)
 	return w
 }
 
@@ -152,9 +188,9 @@ func (c *cache) close(sh *shelf) {
 		c.drop(b)
 	}
 	sh.blocks = nil
-	told := sh.finish(func(*want) (fetchResult, bool) { return fetchResult{changed: true}, true })
+	done := sh.finish(func(*want) (fetchResult, bool) { return fetchResult{changed: true}, true })
 	c.mu.Unlock()
-	tell(told)
+	tell(done)
 }
 
 // truncate drops what was read of a log beyond the end that it was cut to.
@@ -194,7 +230,7 @@ func (sh *shelf) around(offset int64) (from, to int64) {
 }
 
 // finish takes out the wants that judge says are done, and returns them.
-func (sh *shelf) finish(judge func(w *want) (fetchResult, bool)) (told []*want) {
+func (sh *shelf) finish(judge func(w *want) (fetchResult, bool)) (done []*want) {
 	now := time.Now()
 	sh.wants = slices.DeleteFunc(sh.wants, func(w *want) bool {
 		res, ok := judge(w)
@@ -203,10 +239,10 @@ func (sh *shelf) finish(judge func(w *want) (fetchResult, bool)) (told []*want) 
 		}
 		res.at = now
 		w.res, w.done = res, true
-		told = append(told, w)
+		done = append(done, w)
 		return true
 	})
-	return told
+	return done
 }
 
 // served judges the wants that need no fetch any more.
@@ -216,7 +252,9 @@ func (sh *shelf) served(w *want) (fetchResult, bool) {
 
 func tell(ws []*want) {
 	for _, w := range ws {
-		w.notify()
+		if w.notify != nil {
+			w.notify()
+		}
 	}
 }
 
@@ -231,7 +269,7 @@ func (c *cache) walk(ctx context.Context, sh *shelf) {
 		if !ok {
 			return
 		}
-		span, err := c.fetch(ctx, r, from)
+		span, err := c.fetch(ctx, sh, r, from)
 		if ctx.Err() != nil {
 			return // Run has ended, and with it every sub
 		}
@@ -254,7 +292,7 @@ func (c *cache) walk(ctx context.Context, sh *shelf) {
 // waits, and the walk is over.
 func (c *cache) next(sh *shelf, pos int64) (from, limit int64, ok bool) {
 	c.mu.Lock()
-	told := sh.finish(sh.served)
+	done := sh.finish(sh.served)
 	var pick *want
 	for _, w := range sh.wants {
 		w.asked = true
@@ -268,7 +306,7 @@ func (c *cache) next(sh *shelf, pos int64) (from, limit int64, ok bool) {
 		from, limit = sh.around(pick.cursor)
 	}
 	c.mu.Unlock()
-	tell(told)
+	tell(done)
 	return from, limit, pick != nil
 }
 
@@ -280,30 +318,13 @@ func before(a, b, pos int64) bool {
 	return a < b
 }
 
-// fetch reads once, within the node's budgets.
-func (c *cache) fetch(ctx context.Context, r reader, from int64) (broker.Span, error) {
-	select {
-	case <-ctx.Done():
-		return broker.Span{}, ctx.Err()
-	case c.walks <- struct{}{}:
-	}
-	defer func() { <-c.walks }()
-	if err := c.rate.wait(ctx); err != nil {
-		return broker.Span{}, err
-	}
-	span, err := r.Read(ctx, from, fetchBytes, 0)
-	c.counts.fetches.Inc()
-	c.counts.bytes.Add(float64(span.Bytes))
-	c.rate.spend(span.Bytes, time.Now())
-	return span, err
-}
-
 // take files an answer and tells those who waited for it. It returns false if
 // the same has to be asked again after a while.
 func (c *cache) take(sh *shelf, from, limit int64, span broker.Span, err error) (progress bool) {
 	c.mu.Lock()
 	judge := sh.served
 	oor, isRange := errors.AsType[*stream.OutOfRangeError](err)
+	corrupt, isCorrupt := errors.AsType[*broker.CorruptError](err)
 	switch {
 	case sh.closed || errors.Is(err, stream.ErrTopicChanged) || errors.Is(err, stream.ErrUnknownTopic):
 		progress = true
@@ -314,7 +335,10 @@ func (c *cache) take(sh *shelf, from, limit int64, span broker.Span, err error) 
 	case isRange && from > oor.End:
 		progress, sh.end = true, oor.End
 		judge = sh.judge(from, oor.End)
+	case isCorrupt && corrupt.To > from:
+		progress = c.spoiled(sh, from, min(corrupt.To, limit), corrupt)
 	case err != nil:
+		sh.wants = slices.DeleteFunc(sh.wants, func(w *want) bool { return w.notify == nil })
 	default:
 		progress = span.To > from || span.End <= from
 		sh.end = span.End
@@ -326,9 +350,9 @@ func (c *cache) take(sh *shelf, from, limit int64, span broker.Span, err error) 
 			judge = sh.judge(from, span.End)
 		}
 	}
-	told := sh.finish(judge)
+	done := sh.finish(judge)
 	c.mu.Unlock()
-	tell(told)
+	tell(done)
 	return progress
 }
 
@@ -343,6 +367,24 @@ func (sh *shelf) judge(from, end int64) func(w *want) (fetchResult, bool) {
 	}
 }
 
+// spoiled makes a gap of what a batch spans that cannot be read, once it was
+// asked for a few times: another replica may have become the leader meanwhile.
+func (c *cache) spoiled(sh *shelf, from, to int64, err *broker.CorruptError) (progress bool) {
+	if sh.bad != err.To {
+		sh.bad, sh.met = err.To, 0
+	}
+	if sh.met++; sh.met < maxCorrupt {
+		return false
+	}
+	c.counts.corrupt.Inc()
+	c.log.Error("a batch cannot be read: it is passed over as a gap",
+		slog.Int64("from", from), slog.Int64("to", to), slog.Any("error", err))
+	b := newBlock(sh.src, &c.used, from, to, max(sh.end, to), nil)
+	b.corrupt = true
+	c.put(sh, b)
+	return true
+}
+
 // insert keeps an answer.
 func (c *cache) insert(sh *shelf, from, to int64, span broker.Span) {
 	recs := span.Records
@@ -352,10 +394,14 @@ func (c *cache) insert(sh *shelf, from, to int64, span broker.Span) {
 	for len(recs) > 0 && recs[0].Offset < from {
 		recs = recs[1:]
 	}
-	b := &block{from: from, to: to, end: span.End, evs: makeEvents(sh.src, &c.used, recs, 0, true)}
+	c.put(sh, newBlock(sh.src, &c.used, from, to, span.End, recs))
+}
+
+// put puts a block where nothing is.
+func (c *cache) put(sh *shelf, b *block) {
 	b.lru = c.lru.PushFront(entry{sh, b})
-	c.used.Add(blockBytes)
-	i := sort.Search(len(sh.blocks), func(i int) bool { return sh.blocks[i].from >= from })
+	i := sort.Search(len(sh.blocks), func(i int) bool { return sh.blocks[i].from >= b.from })
+	b.follows = i > 0 && sh.blocks[i-1].to == b.from
 	sh.blocks = slices.Insert(sh.blocks, i, b)
 	c.counts.blocks.Inc()
 	c.shrink()
@@ -380,9 +426,6 @@ func (c *cache) shrink() {
 // drop takes a block out of the budget; its shelf has forgotten it.
 func (c *cache) drop(b *block) {
 	c.lru.Remove(b.lru)
-	c.used.Add(-blockBytes)
-	for i := range b.evs {
-		b.evs[i].release()
-	}
+	b.release()
 	c.counts.blocks.Dec()
 }

@@ -21,6 +21,9 @@ func (s *Sub) scan(ctx context.Context, inst *instance, partition int32, from, t
 		c := Chunk{From: cursor, Replayed: true}
 		b, start := cache.find(p.shelf, cursor)
 		switch {
+		case b != nil && b.corrupt:
+			c.To, end = min(b.to, to), b.end
+			c.Gap = &Gap{From: cursor, To: c.To, Cause: CausePoison}
 		case b != nil:
 			clear(buf)
 			buf, c.To = b.read(buf[:0], cursor, to, s.filter, scanLimit)

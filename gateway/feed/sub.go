@@ -18,8 +18,11 @@ type Gap struct {
 	Cause    string // retention, epoch, slow, poison, revoked
 }
 
-// CauseRetention is the only cause of a gap that a Feed itself finds.
-const CauseRetention = "retention"
+// The causes of a gap that a Feed itself finds.
+const (
+	CauseRetention = "retention" // Kafka does not have it any more
+	CausePoison    = "poison"    // Kafka has it, and it cannot be read
+)
 
 // Chunk is what a cursor gets: all matching events of [From, To), or a gap.
 type Chunk struct {
@@ -299,7 +302,9 @@ func (s *Sub) fromTape(p *partition, cursor int64, r reading, limit int) Chunk {
 	c := Chunk{From: cursor, To: r.to, Events: r.evs}
 	switch {
 	case r.gap:
-		c.Gap = &Gap{From: cursor, To: r.to, Cause: CauseRetention}
+		c.Gap = &Gap{From: cursor}
+		c.Gap.Cause, c.Gap.To = p.spoilt.cause(cursor, r.to)
+		c.To = c.Gap.To
 	case r.ahead:
 		return s.ahead(p, cursor, limit)
 	case r.to == cursor:
@@ -343,6 +348,10 @@ func (s *Sub) fromKafka(p *partition, cursor int64, limit int) Chunk {
 	c := Chunk{From: cursor, To: cursor, Replayed: true, Status: Pending}
 	b, start := s.feed.env.cache.find(p.shelf, cursor)
 	switch {
+	case b != nil && b.corrupt:
+		s.part(p.id).want = nil
+		c.Status, c.To, c.Gap = More, b.to, &Gap{From: cursor, To: b.to, Cause: CausePoison}
+		return c
 	case b != nil:
 		s.part(p.id).want = nil // it is done
 		s.buf, c.To = b.read(s.take(), cursor, math.MaxInt64, s.filter, limit)
