@@ -45,6 +45,10 @@ func TestTheFeedIsShownLive(t *testing.T) {
 	p.await(`document.querySelectorAll("#keys tr").length === 3`)
 	p.await(`[...document.querySelectorAll("#topics .name")].map((n) => n.textContent).join() === "price,quotes,trades"`)
 
+	// All topics stand there, also those that nobody wants.
+	p.await(`[...document.querySelectorAll("#topics li")].every((l) => /partition.* kept/.test(l.textContent) && /subscriber.*lag \d/.test(l.textContent))`)
+	p.await(`/600 kept over .*1 subscriber · 3 keys · lag 0/.test(document.querySelectorAll("#topics li")[1].textContent)`)
+
 	before := eval[string](p, fingerprint)
 	for i := range 40 {
 		last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.01+float64(i)/1000, time.Now()))
@@ -206,15 +210,23 @@ func TestTheOperatorSeesTheFlow(t *testing.T) {
 	p.whole(61, last)
 	p.do(chromedp.Click(fmt.Sprintf(`#rows tr[data-offset="0:%d"] a`, last)))
 	p.await(`[...document.querySelectorAll("#trace-result tbody th")].map((h) => h.textContent).join("; ") ===
-		"accepted by ingest; written by the fan-out, in a batch; read by this gateway; on the tape; encoded for its first session"`)
-	p.await(`document.querySelector("#trace-result").textContent.includes("1 of 1 live sessions")`)
+		"accepted by ingest; read by the fan-out; written to this gateway's topic; read by this gateway; on the tape; handed to its first session; dev (this one)"`)
+	p.await(`document.querySelector("#trace-result").textContent.includes("1 of 1 open sessions")`)
+	require.Equal(t, []float64{}, eval[[]float64](p, fmt.Sprintf(`fetch("v1/admin/trace/quotes/0/%d").then((r) => r.json()).then((t) => {
+		const at = ["accepted", "read", "batched", "arrived", "taped", "encoded"].map((h) => t.hops[h]);
+		return at.filter((v, i) => i && !(v >= at[i - 1]));
+	})`, last)), "hops go forward in time")
 
 	p.do(chromedp.Click(`nav [data-view="sessions"]`))
 	p.await(`document.querySelector("#sessions-rows tr")?.textContent.includes("quotes")`)
 	p.await(`document.querySelector("#sessions-rows .chip").textContent === "live"`)
 
+	p.await(`/\d B/.test(document.querySelector("#sessions-rows").textContent)`)
+
 	p.do(chromedp.Click(`nav [data-view="flow"]`))
 	p.await(`document.getElementById("flow-verdict").textContent === "nothing waits"`)
+	p.await(`[...document.querySelectorAll("#flow-topics tr")].map((r) => [0, 1, 3, 8].map((i) => r.children[i].textContent).join()).join("; ") ===
+		"price,1,0,0; quotes,1,61,1; trades,1,0,0"`)
 	p.await(`document.querySelectorAll(".station").length === 6 && document.querySelectorAll("#flow-cards .card").length === 6`)
 	p.clean()
 }

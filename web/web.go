@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"io/fs"
 	"net/http"
+
+	"github.com/tapecast/tapecast/clients/js"
 )
 
 //go:embed static
@@ -52,6 +54,11 @@ func Handler(p Parts) http.Handler {
 		if r.URL.Path == "/console.json" {
 			h.Set("Content-Type", "application/json")
 			_, _ = w.Write(parts)
+			return
+		}
+		if r.URL.Path == "/tapecast.js" {
+			h.Set("Content-Type", "text/javascript; charset=utf-8")
+			_, _ = w.Write(js.Module)
 			return
 		}
 		serve.ServeHTTP(w, r)

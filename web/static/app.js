@@ -62,7 +62,7 @@ async function begin() {
   } catch { /* the feed alone */ }
   const views = {};
   if (parts.feed) views.feed = new Feed({ operator: parts.operator, onState: state });
-  if (parts.operator) Object.assign(views, { flow: new Flow(), sessions: new Sessions(), trace: new Trace(parts.feed) });
+  if (parts.operator) Object.assign(views, { flow: new Flow(parts.feed), sessions: new Sessions(), trace: new Trace(parts.feed) });
   for (const n of ["feed", "flow", "sessions", "trace"]) {
     const link = document.querySelector(`nav [data-view="${n}"]`);
     link.hidden = !views[n];

@@ -1,5 +1,5 @@
 // The Feed view: topics, keys, the live chart, the tape, replay.
-import { $, clock, compact, date, duration, el, int, percent, price, rate, set, svg } from "./fmt.js";
+import { $, clock, compact, date, duration, el, int, many, percent, price, rate, set, svg } from "./fmt.js";
 import { Link } from "./link.js";
 import { Player } from "./player.js";
 import { Series } from "./series.js";
@@ -20,6 +20,7 @@ export class Feed {
     this.topics = new Map();
     this.focus = null;
     this.keys = [];
+    this.operator = operator;
     this.tape = new Tape(operator);
     this.charts = new Charts();
     this.commands = new Commands();
@@ -212,7 +213,7 @@ export class Feed {
   }
 
   drawPosition() {
-    const at = Object.entries(this.player.mode === "live" ? this.link.next ?? {} : this.next);
+    const at = Object.entries(this.player.mode === "live" ? this.link.next : this.next);
     set($("covered"), at.length ? at.slice(0, 8).map(([p, o]) => `${p}:${o}`).join("  ") + (at.length > 8 ? " …" : "") : "–");
     const live = this.player.mode === "live";
     const behind = live ? Date.now() - this.newest : Date.now() - this.player.clock();
@@ -284,11 +285,18 @@ export class Feed {
     set(row.per, rate(k.rate));
   }
 
+  // poll asks how the topics stand: operators at once, others topic by topic.
   async poll() {
     try {
-      const { topics } = await (await fetch("v1/topics")).json();
-      this.list(topics);
-      if (!document.hidden && !$("view-feed").hidden) await Promise.all(topics.slice(0, polled).map((t) => this.bounds(t.name)));
+      if (this.operator) {
+        const { topics } = await (await fetch("v1/admin/topics")).json();
+        this.list(topics);
+        for (const t of topics) this.stands(t);
+      } else {
+        const { topics } = await (await fetch("v1/topics")).json();
+        this.list(topics);
+        if (!document.hidden && !$("view-feed").hidden) await Promise.all(topics.slice(0, polled).map((t) => this.bounds(t.name)));
+      }
     } catch { /* the connection's state says that the server is away */ }
     setTimeout(() => this.poll(), pollEvery);
   }
@@ -315,34 +323,46 @@ export class Feed {
   topicRow(t) {
     const line = svg("polyline", { class: "spark" });
     const picture = svg("svg", { viewBox: `0 0 ${sparks - 1} 20`, preserveAspectRatio: "none", "aria-hidden": "true" }, line);
-    const per = el("span", { class: "per", text: "–" }), facts = el("span", { class: "facts" });
+    const per = el("span", { class: "per", text: "–" }), facts = el("span", { class: "facts" }), more = el("span", { class: "facts" });
     const button = el("button", { type: "button", onclick: () => this.open(t.name) },
-      el("span", { class: "name", text: t.name }), per, picture, facts);
-    return { li: el("li", {}, button), button, line, per, facts, history: [], partitions: t.partitions, format: t.format, rate: NaN };
+      el("span", { class: "name", text: t.name }), per, picture, facts, more);
+    return { li: el("li", {}, button), button, line, per, facts, more, history: [], rate: NaN };
   }
 
   async bounds(name) {
-    const t = this.topics.get(name);
-    if (!t) return;
     const answer = await fetch(`v1/topics/${encodeURIComponent(name)}`);
     if (!answer.ok) return;
-    const { partitions } = await answer.json();
+    const { partitions, format } = await answer.json();
+    const sum = (of) => partitions.reduce((n, p) => n + p[of], 0);
+    this.stands({ name, format, partitions: partitions.length, start: sum("start"), end: sum("end") });
+  }
+
+  // stands shows how a topic stands. t.oldest, t.newest, t.lag, t.subscribers
+  // and t.tape_keys are for operators.
+  stands(t) {
+    const row = this.topics.get(t.name);
+    if (!row) return;
     const now = performance.now();
-    const end = partitions.reduce((n, p) => n + p.end, 0), held = partitions.reduce((n, p) => n + p.end - p.start, 0);
-    if (t.end !== undefined) {
-      t.rate = Math.max(0, end - t.end) * 1000 / (now - t.at);
-      if (end !== t.end) t.moved = now;
-      t.history.push(t.rate);
-      if (t.history.length > sparks) t.history.shift();
+    if (row.end !== undefined && now - row.at > 100) {
+      row.rate = Math.max(0, t.end - row.end) * 1000 / (now - row.at);
+      if (t.end !== row.end) row.moved = now;
+      row.history.push(row.rate);
+      if (row.history.length > sparks) row.history.shift();
     }
-    t.end = end;
-    t.at = now;
-    t.moved ??= now;
-    const quiet = now - t.moved;
-    set(t.per, `${rate(t.rate)}/s`);
-    set(t.facts, `${t.partitions === 1 ? "1 partition" : `${t.partitions} partitions`} · ${compact(held)} kept${quiet > 2 * pollEvery ? ` · quiet for ${duration(quiet)}` : ""}`);
-    t.button.title = `${name}, ${t.format}: ${partitions.slice(0, 16).map((p) => `${p.partition}: ${int(p.start)} to ${int(p.end)}`).join("; ")}`;
-    const top = Math.max(1, ...t.history);
-    t.line.setAttribute("points", t.history.map((v, i) => `${sparks - t.history.length + i},${(18 - 16 * v / top).toFixed(1)}`).join(" "));
+    row.end = t.end;
+    row.at = now;
+    row.moved ??= now;
+    const quiet = t.newest ? Date.now() - t.newest : now - row.moved;
+    const held = t.oldest && t.end > t.start ? ` over ${duration(Math.max(0, (t.newest || Date.now()) - t.oldest))}` : "";
+    set(row.per, `${rate(row.rate)}/s`);
+    set(row.facts, [many(t.partitions, "partition"), `${compact(t.end - t.start)} kept${held}`,
+      quiet > 2 * pollEvery && t.end > t.start && `quiet for ${duration(quiet)}`].filter(Boolean).join(" · "));
+    const keys = t.name === this.topic && !this.keys.length && this.series.seen && !this.series.keys.has("") ? this.series.seen : t.tape_keys;
+    set(row.more, this.operator ? [many(t.subscribers, "subscriber"), keys > 0 && many(keys, "key"),
+      `lag ${t.lag === undefined ? "not known" : compact(t.lag)}`, t.error && "cannot be asked"].filter(Boolean).join(" · ") : "");
+    row.more.classList.toggle("warn", t.lag > Math.max(1000, 5 * row.rate));
+    row.button.title = `${t.name}, ${t.format}: offsets ${int(t.start)} to ${int(t.end)}${t.partitions > 1 ? ", summed over the partitions" : ""}`;
+    const top = Math.max(1, ...row.history);
+    row.line.setAttribute("points", row.history.map((v, i) => `${sparks - row.history.length + i},${(18 - 16 * v / top).toFixed(1)}`).join(" "));
   }
 }

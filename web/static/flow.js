@@ -1,5 +1,5 @@
 // The Flow view: the pipeline as a picture with live numbers, and where it waits.
-import { $, bytes, compact, duration, el, int, rate, set, svg } from "./fmt.js";
+import { $, age, bytes, compact, duration, el, int, rate, set, svg } from "./fmt.js";
 import { Metrics } from "./metrics.js";
 
 const every = 1000;
@@ -25,7 +25,8 @@ const ways = [
 ];
 
 export class Flow {
-  constructor() {
+  constructor(feed) {
+    this.feed = feed; // the page has the Feed view, too
     this.m = new Metrics();
     narrow.addEventListener("change", () => this.build());
     this.build();
@@ -112,6 +113,8 @@ export class Flow {
     try {
       await this.m.read();
       if (this.m.seconds > 0) this.draw();
+      const answer = await fetch("v1/admin/topics");
+      if (answer.ok) this.drawTopics(await answer.json());
     } catch {
       this.verdict("bad", "the figures cannot be read");
     }
@@ -172,6 +175,16 @@ export class Flow {
     ].filter(Boolean);
     if (wrong.length) this.verdict(down.length || cut > 0 || gaps > 0 ? "bad" : "warn", wrong.join("; "));
     else this.verdict("ok", "nothing waits");
+  }
+
+  drawTopics({ topics, taken_at: now }) {
+    $("flow-topics").replaceChildren(...topics.map((t) => {
+      const late = t.lag > Math.max(1000, 5 * (t.rate ?? 0));
+      const cells = [int(t.partitions), rate(t.rate), compact(t.end - t.start), t.end > t.start ? `${int(t.start)} – ${int(t.end - 1)}` : "none", age(now, t.oldest), age(now, t.newest),
+        t.lag === undefined ? "–" : int(t.lag), int(t.subscribers), t.followed_partitions ? int(t.tape_keys) : "no tape"];
+      return el("tr", { title: t.error }, el("th", { scope: "row" }, this.feed ? el("a", { href: `#feed/${encodeURIComponent(t.name)}`, text: t.name }) : t.name),
+        ...cells.map((text, i) => el("td", { class: i === 3 ? "mono" : i === 6 && late ? "n warn" : "n", text })));
+    }));
   }
 
   drawCards({ p50, p99, queue, queueMax }) {

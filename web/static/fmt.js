@@ -83,6 +83,11 @@ export function date(ms) {
   return new Date().toDateString() === d.toDateString() ? clock(ms) : `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${clock(ms)}`;
 }
 
+export const many = (n, what) => `${compact(n)} ${what}${n === 1 ? "" : "s"}`;
+
+// age is how long ago a moment (ms) was.
+export const age = (now, at) => (at ? `${duration(Math.max(0, now - at))} ago` : "–");
+
 // price keeps the digits that move: five significant ones at least.
 export function price(v) {
   if (v === null || v === undefined || !Number.isFinite(v)) return "–";

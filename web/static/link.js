@@ -1,170 +1,84 @@
-// The connection: one WebSocket with one subscription on it. It keeps what a
-// client has to keep, the next offset of each partition, and after a lost
-// connection asks for exactly what follows. What it hands on is in order, once,
-// and says itself where something is missing.
-
-const firstWait = 250, longestWait = 8000;
+// The connection: the client library with one subscription at a time. It
+// reconnects, resumes and checks; this says to the console what it does.
+import { Client } from "./tapecast.js";
 
 export class Link {
-  // onFrame gets frames, and the link's own {event: "lost"|"resumed"}; onState a word and a text.
+  // onFrame gets data frames, control frames with their kind as `event`, and
+  // the link's own {event: "lost"|"resumed"|"error"}; onState a word and a text.
   constructor({ onFrame, onState }) {
     this.onFrame = onFrame;
     this.onState = onState;
-    this.ws = null;
-    this.wish = null;
-    this.legs = 0;
-    this.counts = { events: 0, gaps: 0, doubled: 0, resumed: 0 };
-    addEventListener("online", () => this.hurry());
-    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.hurry(); });
+    this.sub = null;
+    this.counts = this.nothing();
   }
+
+  nothing() { return { events: 0, gaps: 0, doubled: 0, resumed: 0 }; }
+
+  // next is the next offset by partition.
+  get next() { return this.sub?.position?.offsets ?? {}; }
 
   // start forgets what was, and subscribes. wish: topic, keys, from, until.
   start(wish) {
-    this.next = {};
-    this.epoch = "";
-    this.counts = { events: 0, gaps: 0, doubled: 0, resumed: 0 };
+    this.sub?.close();
+    this.sub = null;
+    this.counts = this.nothing();
     this.leg(wish);
   }
 
-  // leg goes on from the held position with another end: positions are kept.
-  leg(wish) {
-    const old = this.wish ? this.legs : 0;
-    this.wish = { ...wish };
-    this.acked = false;
-    this.until = null;
-    this.legs++;
-    this.tries = 0;
-    if (this.ws?.readyState === WebSocket.OPEN) {
-      if (old && !this.ended) this.send({ cmd: "unsub", id: old });
-      this.send(this.command());
-    } else if (!this.ws) this.connect();
-    this.ended = false;
+  // leg subscribes anew; with from "held" it goes on from where the last one stands.
+  leg({ topic, keys, from, until }) {
+    const held = this.sub?.position;
+    this.sub?.close();
+    if (!this.client || this.client.error) this.connect();
+    let acked = false;
+    const sub = this.client.subscribe(topic, {
+      keys: keys?.length ? keys : undefined, from: from === "held" ? held : from, until,
+      onframe: (f, s) => {
+        if (s !== this.sub) return;
+        if (f.kind === "data") this.counts.events++;
+        else if (!this.control(f, acked)) return;
+        acked = true;
+        if (f.kind !== "subscribed") this.onFrame(f);
+      },
+      onclose: (e, s) => {
+        if (s !== this.sub || e.code === "end" || e.code === "closed") return;
+        this.onFrame({ event: "error", code: e.code, message: e.message });
+        this.onState("bad", e.message);
+      },
+    });
+    this.sub = sub;
   }
 
-  // command is the wish or, where its beginning was answered, its continuation.
-  command() {
-    const { topic, keys, from, until } = this.wish;
-    const cmd = { cmd: "sub", id: this.legs, topic };
-    if (keys?.length) cmd.keys = keys;
-    cmd.from = from === "held" || this.acked ? this.held() : from;
-    if (this.until) cmd.until = { offsets: this.until };
-    else if (until) cmd.until = until;
-    return cmd;
-  }
-
-  held() {
-    const from = { offsets: { ...this.next } };
-    if (this.epoch) from.epoch = this.epoch;
-    return from;
-  }
-
-  send(cmd) { this.ws.send(JSON.stringify(cmd)); }
-
-  connect() {
-    clearTimeout(this.timer);
-    const url = new URL("ws", document.baseURI.replace(/#.*$/, ""));
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    const ws = new WebSocket(url, "tapecast.json.batch");
-    this.ws = ws;
-    this.onState("wait", "connecting");
-    ws.onopen = () => { if (this.ws === ws) this.opened(); };
-    ws.onmessage = (m) => {
-      if (this.ws !== ws) return;
-      for (const line of m.data.split("\n")) if (line) this.take(JSON.parse(line));
-    };
-    ws.onclose = (e) => { if (this.ws === ws) this.closed(e); };
-  }
-
-  opened() {
-    this.tries = 0;
-    this.onState("on", "connected");
-    if (!this.wish || this.ended) return;
-    this.resuming = this.acked;
-    this.send(this.command());
-  }
-
-  closed(e) {
-    this.ws = null;
-    if (!this.wish) { this.onState("off", "not connected"); return; }
-    if (e.code >= 4500) { this.wish = null; this.onState("bad", `closed by the server (${e.code})`); return; }
-    if (this.acked) this.onFrame({ event: "lost", code: e.code });
-    const bounds = this.byeWait;
-    this.byeWait = null;
-    const wait = bounds ? bounds[0] + Math.random() * (bounds[1] - bounds[0])
-      : Math.min(longestWait, firstWait * 2 ** this.tries) * (0.5 + Math.random() / 2);
-    this.tries++;
-    this.onState("wait", `reconnecting in ${Math.max(1, Math.round(wait / 1000))} s`);
-    this.timer = setTimeout(() => this.connect(), wait);
-  }
-
-  // hurry ends a wait: the machine is awake, or on line, again.
-  hurry() {
-    if (this.wish && !this.ws) { this.tries = 0; this.connect(); }
-  }
-
-  take(f) {
-    if (f.event === undefined) return this.data(f);
-    switch (f.event) {
-      case "subscribed": return this.subscribed(f);
-      case "heartbeat": {
-        const covered = f.covered?.[String(this.legs)];
-        if (covered) this.advance(covered);
-        return;
-      }
-      case "bye": this.byeWait = f.wait_ms; return;
-      case "error": return this.failed(f);
-    }
-    if (f.id !== this.legs) return;
-    switch (f.event) {
-      case "gap":
-        this.counts.gaps++;
-        if (f.cause !== "epoch") this.advance({ [f.partition]: f.to });
-        break;
-      case "reset":
-        this.epoch = f.epoch;
-        this.next = { ...f.from };
-        break;
-      case "end":
-        this.advance(f.at);
-        this.ended = true;
-        break;
-    }
-    this.onFrame(f);
-  }
-
-  data(f) {
-    const p = f.partition ?? 0;
-    // Frames of a subscription that was just left may still be on their way.
-    if (!this.acked || this.ended) return;
-    if (f.offset < (this.next[p] ?? 0)) { this.counts.doubled++; return; }
-    this.next[p] = f.offset + 1;
-    this.counts.events++;
-    this.onFrame(f);
-  }
-
-  subscribed(f) {
-    if (f.id !== this.legs) return;
-    const again = this.resuming;
-    this.resuming = false;
-    this.acked = true;
-    this.epoch = f.epoch;
-    if (f.until) this.until = f.until;
-    this.next = { ...f.from };
-    if (again) {
+  // control counts, and tells whether the frame is for the screen.
+  control(f, again) {
+    if (f.kind === "heartbeat") return false;
+    if (f.kind === "gap") this.counts.gaps++;
+    if (f.kind === "subscribed" && again) {
       this.counts.resumed++;
       this.onFrame({ event: "resumed", resume: f.resume, from: f.from });
-    } else this.onFrame(f);
+    }
+    f.event = f.kind;
+    return true;
   }
 
-  advance(at) {
-    for (const [p, next] of Object.entries(at)) if (next > (this.next[p] ?? 0)) this.next[p] = next;
-  }
-
-  failed(f) {
-    if (f.id !== undefined && f.id !== this.legs) return;
-    if (f.retry) { this.ws?.close(); return; }
-    this.wish = null;
-    this.onFrame(f);
-    this.onState("bad", f.message);
+  connect() {
+    const url = new URL("ws", document.baseURI.replace(/#.*$/, ""));
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    let up = false;
+    this.client = new Client(url.href, {
+      maxBackoff: 8000,
+      onstate: (s) => {
+        if (up && s.phase === "waiting" && this.sub?.position) this.onFrame({ event: "lost" });
+        up = s.phase === "connected";
+        if (up) this.onState("on", "connected");
+        else if (s.phase === "waiting") this.onState("wait", `reconnecting in ${Math.max(1, Math.round(s.wait / 1000))} s`);
+        else if (s.phase === "closed") this.onState("bad", s.error.message);
+        else this.onState("wait", "connecting");
+      },
+      onviolation: (v) => {
+        if (v.kind === "order") this.counts.doubled++;
+        else this.onFrame({ event: "error", code: v.kind, message: `the feed broke its promise at ${v.partition}:${v.offset}` });
+      },
+    });
   }
 }

@@ -50,7 +50,7 @@ export class Series {
     const i = ((b % slices) + slices) % slices;
     if (this.at[i] < b) { this.at[i] = b; this.total[i] = 0; }
     if (this.at[i] === b) this.total[i]++;
-    const name = f.key ?? f.key_base64 ?? "";
+    const name = f.key ?? f.keyBase64 ?? "";
     let k = this.keys.get(name);
     if (!k) {
       this.seen++;

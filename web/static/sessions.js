@@ -1,7 +1,8 @@
 // The Sessions view: who is slow, who lags, who replays, and why sessions ended.
-import { $, clock, duration, el, int, set } from "./fmt.js";
+import { $, bytes, clock, duration, el, int, set } from "./fmt.js";
 
 const every = 2000;
+const empty = (columns, text) => el("tr", {}, el("td", { colspan: columns, class: "hint", text }));
 
 export class Sessions {
   constructor() {
@@ -42,8 +43,10 @@ export class Sessions {
       const subs = s.subscriptions?.length ? s.subscriptions : [null];
       for (const [i, sub] of subs.entries()) rows.push(this.row(s, sub, i === 0, now));
     }
+    if (!rows.length) rows.push(empty(11, "No session is in this state."));
     $("sessions-rows").replaceChildren(...rows);
-    $("closed-rows").replaceChildren(...(a.closed ?? []).map((c) => el("tr", {},
+    const closed = a.closed ?? [];
+    $("closed-rows").replaceChildren(...(closed.length ? [] : [empty(5, "None since the gateway began.")]), ...closed.map((c) => el("tr", {},
       el("td", { text: clock(c.at) }), el("td", {}, el("span", { class: "chip", "data-state": ["slow", "panic", "timeout", "write"].includes(c.reason) ? "warn" : "", text: c.reason })),
       el("td", { text: `${c.transport} ${c.id}` }), el("td", { text: c.remote || "–" }), el("td", { text: duration(c.lasted_ms) }))));
   }
@@ -58,6 +61,8 @@ export class Sessions {
       el("td", { text: first ? duration(now - s.since) : "" }),
       el("td", { text: sub ? sub.topic : "–" }), el("td", { class: "n", text: sub ? (sub.keys ? int(sub.keys) : "all") : "" }),
       el("td", { text: sub?.mode ?? "" }), el("td", { class: "n", text: sub ? (sub.behind === undefined ? "–" : int(sub.behind)) : "" }),
+      el("td", { class: "n", text: sub?.behind_ms > 0 ? duration(sub.behind_ms) : sub ? "–" : "" }),
+      el("td", { class: "n", text: first ? bytes(s.buffered_bytes) : "" }),
       el("td", { class: "mono", text: at.slice(0, 6).map(([p, o]) => `${p}:${o}`).join(" ") + (at.length > 6 ? " …" : "") }));
   }
 }

@@ -95,7 +95,7 @@ export class Tape {
     set(line.time, clock(f.ts, true));
     set(line.link, p ? `${p}:${f.offset}` : String(f.offset));
     if (this.trace) line.link.href = `#trace/${encodeURIComponent(topic)}/${p}/${f.offset}`;
-    set(line.key, f.key ?? f.key_base64 ?? "");
+    set(line.key, f.key ?? f.keyBase64 ?? "");
     set(line.value, brief(f));
   }
 }

@@ -3,10 +3,11 @@ import { $, clock, duration, el, int, svg } from "./fmt.js";
 
 const stages = [
   ["accepted", "accepted by ingest"],
-  ["batched", "written by the fan-out, in a batch"],
+  ["read", "read by the fan-out"],
+  ["batched", "written to this gateway's topic"],
   ["arrived", "read by this gateway"],
   ["taped", "on the tape"],
-  ["encoded", "encoded for its first session"],
+  ["encoded", "handed to its first session"],
 ];
 
 export class Trace {
@@ -41,6 +42,7 @@ export class Trace {
     const known = stages.filter(([k]) => t.hops[k]).map(([k, name]) => ({ k, name, at: t.hops[k] / 1000 }));
     const parts = [this.facts(t)];
     if (known.length) parts.push(this.picture(known), this.table(known));
+    if (t.nodes?.length) parts.push(this.nodes(t));
     for (const note of t.notes ?? []) parts.push(el("p", { class: "hint", text: note }));
     $("trace-result").replaceChildren(...parts);
   }
@@ -49,10 +51,22 @@ export class Trace {
     const s = t.sessions;
     const list = [["Event", `${t.topic}/${t.partition}/${t.offset}`], ["Key", t.key ?? "–"], ["Time of the event", t.ts ? clock(t.ts, true) : "–"],
       ["Came by", { fanout: "the fan-out", kafka: "Kafka, around the fan-out" }[t.via] ?? "not known"],
-      ["Node", t.node], ["Passed by", s ? `${int(s.passed)} of ${int(s.matching)} live sessions` : "–"]];
+      ["Node", t.node], ["Late at its first session", t.late_us === undefined ? "–" : duration(t.late_us / 1000)],
+      ["Passed by", s ? `${int(s.passed)} of ${int(s.matching)} open sessions` : "–"]];
     if (s?.waiting) list.push(["Not yet at it", int(s.waiting)]);
     if (s?.unknown) list.push(["Did not answer", int(s.unknown)]);
     return el("dl", { class: "facts wide" }, ...list.map(([k, v]) => el("div", {}, el("dt", { text: k }), el("dd", { text: v }))));
+  }
+
+  // nodes lists to whom the fan-out sent it, as Kafka's delivery topics tell.
+  nodes(t) {
+    const from = t.hops.accepted, after = (at) => (at && from ? `+${duration((at - from) / 1000)}` : "–");
+    const heads = [["To gateway", ""], ["Process", ""], ["By fan-out", ""], ["Read", "n"], ["Written", "n"], ["Written at", ""]];
+    return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Gateways that it was sent to" },
+      el("h3", { text: `Sent to ${t.nodes.length === 1 ? "one gateway" : `${int(t.nodes.length)} gateways`}, by Kafka's delivery topics` }),
+      el("table", { class: "lined nodes" }, el("thead", {}, el("tr", {}, ...heads.map(([text, c]) => el("th", { scope: "col", class: c, text })))),
+        el("tbody", {}, ...t.nodes.map((n) => el("tr", {}, el("th", { scope: "row", text: n.node === t.node ? `${n.node} (this one)` : n.node }), el("td", { class: "mono", text: n.incarnation }),
+          el("td", { text: n.fanout }), el("td", { class: "n", text: after(n.read) }), el("td", { class: "n", text: after(n.batched) }), el("td", { class: "mono", text: clock(n.batched / 1000, true) }))))));
   }
 
   // picture draws the hops on one line of time.
