@@ -66,7 +66,7 @@ prove-controls: ## the proof's own proof: each known-bad behaviour has to turn i
 SOAK ?= 1h
 soak: ## simulation and faults for SOAK, with seeds that nobody has seen
 	@end=$$(( $$(date +%s) + $$(echo $(SOAK) | sed 's/h/*3600/; s/m/*60/; s/s//') )); \
-	while [ $$(date +%s) -lt $$end ]; do $(MAKE) prove FIRST=$$(date +%s) SEEDS=1000 PROVE_FOR=10m PROVE_DELIVERIES=0 || exit 1; done
+	while [ $$(date +%s) -lt $$end ]; do TAPECAST_TEST_SIM_LONG=1 $(MAKE) prove FIRST=$$(date +%s) SEEDS=1000 PROVE_FOR=10m PROVE_DELIVERIES=0 || exit 1; done
 
 recovery: ## how long feeds pause, as a table (docs/RELIABILITY.md)
 	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^TestRecoveryTimes$$' -v ./internal/e2e | grep -E '^\||^(ok|FAIL|---)'

@@ -44,7 +44,7 @@ func TestControls(t *testing.T) {
 			defer take("")
 			for seed := uint64(1); seed <= most; seed++ {
 				var v *verdict
-				t.Run(fmt.Sprint(seed), func(t *testing.T) { v = play(t, seed, plan(seed, allKinds()), bad) })
+				t.Run(fmt.Sprint(seed), func(t *testing.T) { v = play(t, plan(seed, allKinds(), brief).with(bad)) })
 				if len(v.bad) > 0 {
 					fmt.Printf("control  %-45s red    seed %d: %s\n", bad, seed, v.bad[0])
 					return
@@ -54,4 +54,31 @@ func TestControls(t *testing.T) {
 			t.Errorf("%s: the suite stays green", bad)
 		})
 	}
+}
+
+// TestAFailingSeedShrinks: a failing history fails again when it is played
+// again, and comes down to the steps that it takes.
+func TestAFailingSeedShrinks(t *testing.T) {
+	for seed := uint64(1); seed <= 20; seed++ {
+		h := plan(seed, allKinds(), brief).with(plainProducer)
+		if len(play(t, h).bad) == 0 {
+			continue
+		}
+		if !fails(t, h) {
+			continue // it hung on the scheduler
+		}
+		small := shrink(t, h)
+		if len(small.steps) == len(h.steps) {
+			t.Errorf("seed %d: none of %d steps could be left out", seed, len(h.steps))
+		}
+		if !fails(t, small) {
+			t.Errorf("seed %d: what is left does not fail any more", seed)
+		}
+		t.Logf("seed %d: %d of %d steps are left", seed, len(small.steps), len(h.steps))
+		for _, s := range small.steps {
+			t.Logf("  %s %s", s.at, s.kind)
+		}
+		return
+	}
+	t.Error("no seed fails")
 }

@@ -9,6 +9,7 @@
 //	go test ./internal/sim                       a few seeds
 //	TAPECAST_TEST_SIM_SEEDS=1000 go test ./internal/sim
 //	TAPECAST_TEST_SIM_SEED=17 go test ./internal/sim  that seed again, shrunk if it fails
+//	TAPECAST_TEST_SIM_LONG=1                     each seed as a longer history too
 //
 // A seed fixes what is done and when, in virtual time; which goroutine runs
 // first within one instant is the scheduler's.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -58,10 +59,30 @@ var weights = map[string]int{
 	"interest topic deleted": 1,
 }
 
-// chaos is how long faults are done, in virtual time.
-const chaos = 30 * time.Second
+// pace is how long a history's parts take, in virtual time, and how much is
+// done to it.
+type pace struct {
+	start  time.Duration // before clients come, and again before the first fault
+	chaos  time.Duration // in which the faults begin
+	faults [2]int        // at least, fewer than
+}
 
-func plan(seed uint64, kinds []string) []step {
+// Histories of `make prove` are brief, with twice the faults in a second; those
+// of `make soak` (TAPECAST_TEST_SIM_LONG=1) are of both kinds.
+var (
+	brief = pace{start: time.Second, chaos: 8 * time.Second, faults: [2]int{5, 13}}
+	long  = pace{start: 3 * time.Second, chaos: 30 * time.Second, faults: [2]int{8, 20}}
+)
+
+// history is what is done to a world; it follows from its seed.
+type history struct {
+	seed  uint64
+	pace  pace
+	steps []step
+	bad   string // a known-bad behaviour; "" = none
+}
+
+func plan(seed uint64, kinds []string, pc pace) history {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	var bag []string
 	for _, k := range kinds {
@@ -73,11 +94,23 @@ func plan(seed uint64, kinds []string) []step {
 			bag = append(bag, k)
 		}
 	}
-	steps := make([]step, 8+rng.IntN(12))
+	steps := make([]step, pc.faults[0]+rng.IntN(pc.faults[1]-pc.faults[0]))
 	for i := range steps {
-		steps[i] = step{at: time.Duration(rng.Int64N(int64(chaos))), kind: bag[rng.IntN(len(bag))], seed: rng.Uint64()}
+		steps[i] = step{at: time.Duration(rng.Int64N(int64(pc.chaos))), kind: bag[rng.IntN(len(bag))], seed: rng.Uint64()}
 	}
-	return steps
+	return history{seed: seed, pace: pc, steps: steps}
+}
+
+// with is the same history of a known-bad build.
+func (h history) with(bad string) history {
+	h.bad = bad
+	return h
+}
+
+// without leaves a step out.
+func (h history) without(i int) history {
+	h.steps = slices.Delete(slices.Clone(h.steps), i, i+1)
+	return h
 }
 
 func between(rng *rand.Rand, from, to time.Duration) time.Duration {
@@ -252,7 +285,7 @@ func doubleDelivery(w *world, rng *rand.Rand) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	r, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.Dialer(w.clean.dial), kgo.FetchMaxWait(200*time.Millisecond),
+	r, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.DisableClientMetrics(), kgo.Dialer(w.clean.dial), kgo.FetchMaxWait(200*time.Millisecond),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}))
 	if err != nil {
 		return

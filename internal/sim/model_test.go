@@ -57,7 +57,7 @@ func (w *world) dump(topic *topic) (err error) {
 func (w *world) dumpOnce(topic *topic) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.Dialer(w.clean.dial), kgo.RequestRetries(1000))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.DisableClientMetrics(), kgo.Dialer(w.clean.dial), kgo.RequestRetries(1000))
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (w *world) dumpOnce(topic *topic) error {
 			left[p] = e.Offset
 		}
 	}
-	r, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.Dialer(w.clean.dial), kgo.KeepControlRecords(),
+	r, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.DisableClientMetrics(), kgo.Dialer(w.clean.dial), kgo.KeepControlRecords(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(200*time.Millisecond),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic.name: assign}))
 	if err != nil {

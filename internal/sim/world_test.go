@@ -124,7 +124,8 @@ func newWorld(seed uint64, bad string) (*world, error) {
 		return nil, err
 	}
 	w.addrs = w.kfake.ListenAddrs()
-	w.oracle, err = kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.Dialer(w.clean.dial), kgo.RequestRetries(1000))
+	w.oracle, err = kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.DisableClientMetrics(), kgo.Dialer(w.clean.dial), kgo.RequestRetries(1000),
+		kgo.DisableIdempotentWrite()) // waits for its producer id with a mutex held, which stops the bubble's clock
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +330,7 @@ func (w *world) burst(client *broker.Client, p *broker.Producer, t *topic, rng *
 
 // transact writes with transactions, some of which it aborts.
 func (w *world) transact(ctx context.Context, t *topic, rng *rand.Rand, l *line) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.DisableClientMetrics(), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return l.dial(ctx, network, addr)
 	}), kgo.TransactionalID("txn-"+t.name), kgo.TransactionTimeout(5*time.Second), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	if err != nil {
