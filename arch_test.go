@@ -32,6 +32,8 @@ var libraryRooms = map[string][]string{
 	"github.com/stretchr/testify":                             {"internal/brokertest"},
 	"github.com/pierrec/lz4":                                  {"internal/broker"},
 	module + "internal/brokertest":                            {"internal/e2e"},
+	module + "internal/testcache":                             {"internal/brokertest", "internal/pyenv"},
+	module + "internal/pyenv":                                 nil,
 	module + "internal/embedded":                              {"internal/brokertest", "internal/app", "cmd/tapecast", "bench"},
 	module + "internal/snap":                                  {"internal/delivery", "internal/broker"},
 	module + "internal/coverage":                              {"fanout", "gateway/feed"},

@@ -5,54 +5,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/pyenv"
 )
-
-const pythonPackage = "websocket-client==1.8.0"
-
-// python makes (once per machine) a virtual environment with a plain WebSocket library.
-func python(t *testing.T) string {
-	t.Helper()
-	need := func(err error, what string) {
-		if err == nil {
-			return
-		}
-		if os.Getenv("TAPECAST_TEST_REQUIRE_PYTHON") != "" {
-			require.NoError(t, err, what)
-		}
-		t.Skipf("SKIPPED: the Python example is not tested: %s: %v", what, err)
-	}
-	py, err := exec.LookPath("python3")
-	need(err, "python3 is not installed")
-	cache, err := os.UserCacheDir()
-	need(err, "no cache directory")
-	dir := filepath.Join(cache, "tapecast", "py-websocket-client-1.8.0")
-	bin := filepath.Join(dir, "bin", "python")
-	if exec.Command(bin, "-c", "import websocket").Run() == nil {
-		return bin
-	}
-	tmp := fmt.Sprintf("%s.%d", dir, os.Getpid())
-	defer os.RemoveAll(tmp)
-	out, err := exec.Command(py, "-m", "venv", tmp).CombinedOutput()
-	need(err, "python3 -m venv: "+string(out))
-	out, err = exec.Command(filepath.Join(tmp, "bin", "python"), "-m", "pip", "install", "-q", pythonPackage).CombinedOutput()
-	need(err, "pip install: "+string(out))
-	_ = os.RemoveAll(dir)
-	require.NoError(t, os.Rename(tmp, dir))
-	return bin
-}
 
 // TestPythonExample holds the example without a library to the scripts that it
 // can follow: those without options. It shows events only.
 func TestPythonExample(t *testing.T) {
-	bin := python(t)
+	bin := pyenv.Python(t, "websocket-client==1.8.0")
 	for _, s := range scripts(t) {
 		if !slices.Contains([]string{"resume after a cut", "gap", "another epoch at resumption", "drain"}, s.Name) {
 			continue

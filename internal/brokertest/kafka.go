@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tapecast/tapecast/internal/testcache"
 )
 
 // KafkaVersion is the Apache Kafka that tests run against.
@@ -109,34 +111,20 @@ func fetch() (string, error) {
 			return "", fmt.Errorf("%w: %s is not installed", errNoKafka, tool)
 		}
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", errNoKafka, err)
-	}
-	dir := filepath.Join(cache, "tapecast", "kafka-"+KafkaVersion)
-	libs, done := filepath.Join(dir, "libs"), filepath.Join(dir, "complete")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return "", err
-	}
-	unlock, err := lockFile(filepath.Join(dir, "lock")) // test binaries run side by side
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if _, err := os.Stat(done); err == nil {
-		return libs, nil
-	}
-	if err := os.WriteFile(filepath.Join(dir, "pom.xml"), pom, 0o600); err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: Maven could not fetch it: %w\n%s", errNoKafka, err, tail(string(out), 20))
-	}
-	return libs, os.WriteFile(done, nil, 0o600)
+	dir, err := testcache.Dir("kafka-"+KafkaVersion, func(dir string) error {
+		if err := os.WriteFile(filepath.Join(dir, "pom.xml"), pom, 0o600); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime")
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: Maven could not fetch it: %w\n%s", errNoKafka, err, tail(string(out), 20))
+		}
+		return nil
+	})
+	return filepath.Join(dir, "libs"), err
 }
 
 // tail returns the last n lines.

@@ -14,5 +14,3 @@ func (p *process) kill()       {}
 func (p *process) terminate()  {}
 func (p *process) stop() error { return errNoKafka }
 func (p *process) cont() error { return errNoKafka }
-
-func lockFile(string) (unlock func(), err error) { return func() {}, nil }

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -77,16 +76,3 @@ func (p *process) terminate() {
 func (p *process) stop() error { return syscall.Kill(p.pid, syscall.SIGSTOP) }
 
 func (p *process) cont() error { return syscall.Kill(p.pid, syscall.SIGCONT) }
-
-// lockFile takes a lock that other processes respect.
-func lockFile(name string) (unlock func(), err error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return func() { _ = f.Close() }, nil
-}

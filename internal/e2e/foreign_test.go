@@ -5,10 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,47 +13,14 @@ import (
 
 	"github.com/tapecast/tapecast/client"
 	"github.com/tapecast/tapecast/internal/brokertest"
+	"github.com/tapecast/tapecast/internal/pyenv"
 )
-
-const pythonPackages = "confluent-kafka[avro,schemaregistry]==2.16.0"
-
-// python makes (once per machine) a virtual environment with Confluent's client.
-func python(t *testing.T) string {
-	t.Helper()
-	need := func(err error, what string) {
-		if err == nil {
-			return
-		}
-		if os.Getenv("TAPECAST_TEST_REQUIRE_PYTHON") != "" {
-			require.NoError(t, err, what)
-		}
-		t.Skipf("no foreign producer: %s: %v", what, err)
-	}
-	py, err := exec.LookPath("python3")
-	need(err, "python3 is not installed")
-	cache, err := os.UserCacheDir()
-	need(err, "no cache directory")
-	dir := filepath.Join(cache, "tapecast", "py-confluent-2.16.0")
-	bin := filepath.Join(dir, "bin", "python")
-	if err := exec.Command(bin, "-c", "import confluent_kafka.schema_registry.avro").Run(); err == nil {
-		return bin
-	}
-	tmp := dir + fmt.Sprintf(".%d", os.Getpid())
-	defer os.RemoveAll(tmp)
-	out, err := exec.Command(py, "-m", "venv", tmp).CombinedOutput()
-	need(err, "python3 -m venv: "+string(out))
-	out, err = exec.Command(filepath.Join(tmp, "bin", "python"), "-m", "pip", "install", "-q", pythonPackages).CombinedOutput()
-	need(err, "pip install: "+string(out))
-	_ = os.RemoveAll(dir)
-	require.NoError(t, os.Rename(tmp, dir))
-	return bin
-}
 
 // TestForeignProducer: what Confluent's Python client writes (its own
 // serializer, registry client, idempotence, zstd, lz4, transactions aborted and
 // committed) reaches a client as JSON, on both brokers.
 func TestForeignProducer(t *testing.T) {
-	py := python(t)
+	py := pyenv.Python(t, pyenv.Confluent)
 	brokertest.All(t, func(t *testing.T, env *brokertest.Env) {
 		s := newStack(t, strings.Join(env.Addrs, ","), 1, 1)
 		topic := brokertest.Name(t, "foreign")

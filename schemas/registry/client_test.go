@@ -9,21 +9,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tapecast/tapecast/internal/pyenv"
 	"github.com/tapecast/tapecast/schemas"
 )
 
 // A client of another code base registers, looks up, serialises and deletes
 // against the embedded registry, and the transcoder reads what it wrote.
 func TestConfluentPythonClient(t *testing.T) {
-	probe := exec.CommandContext(t.Context(), "python3", "-c", "import confluent_kafka.schema_registry.avro")
-	if out, err := probe.CombinedOutput(); err != nil {
-		last := strings.TrimSpace(string(out))
-		t.Skipf("needs python3 with confluent-kafka[avro,schemaregistry]: %v: %s", err, last[strings.LastIndex(last, "\n")+1:])
-	}
+	python := pyenv.Python(t, pyenv.Confluent)
 	s := open(t, t.TempDir())
 	h := httptest.NewServer(s.Handler())
 	defer h.Close()
-	out, err := exec.CommandContext(t.Context(), "python3", "testdata/avro_client.py", h.URL, "../quotes.avsc").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), python, "testdata/avro_client.py", h.URL, "../quotes.avsc").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	value, err := hex.DecodeString(strings.TrimSpace(string(out)))
 	require.NoError(t, err, "%s", out)
