@@ -41,8 +41,16 @@ func (u unit) String() string {
 }
 
 // clock reads times. It recognises the unit on the first row and keeps it: a
-// file does not change its mind, but a value near zero could look like it.
-type clock struct{ unit unit }
+// value near zero may look like another one. A value that only makes sense in
+// another unit is an error, as it would be off by a thousand times.
+type clock struct {
+	unit  unit
+	first time.Time // the first row's
+}
+
+// nearFirst is how far from the first row's time a time in another unit may be
+// to be taken for what was meant.
+const nearFirst = 10 * 365 * 24 * time.Hour
 
 // Bounds of the recognition: seconds reach to the year 5138; as milliseconds
 // the same number is 1973, and so on.
@@ -70,12 +78,30 @@ func (c *clock) parse(text string) (time.Time, error) {
 	case !number:
 		return t, fmt.Errorf("time %q is not a number, but the first row's is in %s", text, u)
 	default:
-		t, err = fromNumber(text, u)
+		if err = c.sameUnit(text, u); err == nil {
+			t, err = fromNumber(text, u)
+		}
 	}
-	if err == nil {
-		c.unit = u // a bad first row decides nothing
+	if err == nil && c.unit == unitUnknown { // a bad first row decides nothing
+		c.unit, c.first = u, t
 	}
 	return t, err
+}
+
+// sameUnit refuses a number that is not in the first row's unit: one that is
+// beyond it, or one below that is a time near the first row's in its own.
+func (c *clock) sameUnit(text string, u unit) error {
+	looks := recognise(text, true)
+	if looks == u {
+		return nil
+	}
+	if looks > u {
+		t, err := fromNumber(text, looks)
+		if err != nil || t.Sub(c.first).Abs() > nearFirst {
+			return nil //nolint:nilerr // whether it is a number at all is asked later
+		}
+	}
+	return fmt.Errorf("time %q looks like %s, but the first row's is in %s: all rows must be in one unit", text, looks, u)
 }
 
 func isNumber(s string) bool {

@@ -259,6 +259,37 @@ func TestClockRecognisesUnitsOnceAndIsExact(t *testing.T) {
 	}
 }
 
+func TestAnotherUnitThanTheFirstRowsIsAnErrorWithRowAndColumn(t *testing.T) {
+	for _, c := range []struct {
+		first, later string
+		wrong        string // "" = a time in the first row's unit
+	}{
+		{"1546383600", "1546383600071", "looks like ms, but the first row's is in s"},
+		{"1546383600071", "1546383600", "looks like s, but the first row's is in ms"},
+		{"1546383600071", "1546383600071000000", "looks like ns, but the first row's is in ms"},
+		{"1546383600071000000", "1546383600071000", "looks like us, but the first row's is in ns"},
+		{"12", "1546383600071", "looks like ms"},
+		{"1546383600071", "0", ""},
+		{"1546383600071", "86400000", ""},
+		{"99999999999", "100000000000", "looks like ms"}, // the year 5138
+		{"1546383600071", "946684800000", ""},
+	} {
+		var k clock
+		_, err := k.parse(c.first)
+		require.NoError(t, err)
+		_, err = k.parse(c.later)
+		if c.wrong == "" {
+			require.NoError(t, err, c.later)
+			continue
+		}
+		require.ErrorContains(t, err, c.wrong)
+	}
+	o, _ := options(t, `{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}`, "a,when\n1,1546383600\n2,1546383600071\n")
+	o.Time = "when"
+	_, err := Run(t.Context(), o)
+	require.ErrorContains(t, err, `:3: when: time "1546383600071" looks like ms`)
+}
+
 func TestCells(t *testing.T) {
 	const schema = `{"type":"record","name":"R","fields":[
 		{"name":"i","type":"int"},{"name":"b","type":"boolean"},{"name":"e","type":{"type":"enum","name":"E","symbols":["X","Y"]}},
