@@ -214,6 +214,9 @@ func promtool(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
 	if err != nil {
+		if os.Getenv("TAPECAST_TEST_REQUIRE_PROMTOOL") != "" {
+			t.Fatal(err)
+		}
 		t.Skip("promtool is not installed (apt-get install prometheus)")
 	}
 	return path

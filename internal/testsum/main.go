@@ -1,7 +1,7 @@
 // Command testsum reads `go test -json` from standard input, prints a line per
 // package and the whole output of what failed, and ends with what ran against
-// what: the lines that tests append to the file TAPECAST_TEST_REPORT names, and
-// the counts. It exits with 1 if anything failed or nothing ran.
+// what: the lines that tests append to the file TAPECAST_TEST_REPORT names, the
+// counts, and what was skipped and why. It exits with 1 if anything failed or nothing ran.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -19,10 +20,10 @@ type event struct {
 }
 
 type sum struct {
-	passed, failed, skipped int
-	output                  map[string][]string // of a test or package that is not over
-	failures                []string
-	skips                   []string
+	passed, failed int
+	output         map[string][]string // of a test or package that is not over
+	failures       []string
+	skips          []string // which, and why
 }
 
 func main() {
@@ -56,7 +57,7 @@ func (s *sum) take(e event) {
 	out := strings.Join(s.output[key], "")
 	delete(s.output, key)
 	if e.Test == "" {
-		fmt.Printf("%-4s %-55s %6.1f s\n", e.Action, strings.TrimPrefix(e.Package, "github.com/tapecast/tapecast/"), e.Elapsed)
+		fmt.Printf("%-4s %-55s %6.1f s\n", e.Action, short(e.Package), e.Elapsed)
 		if e.Action == "fail" {
 			s.failures = append(s.failures, key+"\n"+out)
 			if s.failed == 0 {
@@ -72,17 +73,28 @@ func (s *sum) take(e event) {
 		s.failed++
 		s.failures = append(s.failures, key+"\n"+out)
 	case "skip":
-		s.skipped++
-		s.skips = append(s.skips, key+": "+strings.TrimSpace(out))
+		s.skips = append(s.skips, short(e.Package)+" "+e.Test+": "+reason(out))
 	}
+}
+
+func short(pkg string) string { return strings.TrimPrefix(pkg, "github.com/tapecast/tapecast/") }
+
+var place = regexp.MustCompile(`^\s*\S+\.go:\d+: `)
+
+// reason is what a test gave for being skipped: the last line that it wrote.
+func reason(out string) string {
+	why := "no reason"
+	for line := range strings.Lines(out) {
+		if at := place.FindString(line); at != "" {
+			why = strings.TrimSpace(line[len(at):])
+		}
+	}
+	return why
 }
 
 func (s *sum) print() {
 	for _, f := range s.failures {
 		fmt.Printf("\n--- FAILED %s\n", f)
-	}
-	for _, k := range s.skips {
-		fmt.Println("skipped", k)
 	}
 	var against []string
 	if b, err := os.ReadFile(os.Getenv("TAPECAST_TEST_REPORT")); err == nil {
@@ -91,5 +103,8 @@ func (s *sum) print() {
 		against = slices.Compact(against)
 	}
 	fmt.Printf("\nran against: %s\n", strings.Join(against, "; "))
-	fmt.Printf("%d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped)
+	fmt.Printf("%d passed, %d failed, %d skipped\n", s.passed, s.failed, len(s.skips))
+	for _, k := range s.skips {
+		fmt.Println("skipped", k)
+	}
 }
