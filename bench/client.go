@@ -143,25 +143,30 @@ func dial(kind, addr string, w work, session int) (fd int, err error) {
 }
 
 // dialOnce opens one session: handshake, commands, and what they are answered.
-func dialOnce(kind, addr string, w work, session int) (fd int, err error) {
+func dialOnce(kind, addr string, w work, session int) (int, error) {
 	var port int
-	if _, err = fmt.Sscanf(addr, "127.0.0.1:%d", &port); err != nil {
+	if _, err := fmt.Sscanf(addr, "127.0.0.1:%d", &port); err != nil {
 		return 0, fmt.Errorf("address %q: %w", addr, err)
 	}
-	if fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0); err != nil {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		if err != nil {
-			_ = syscall.Close(fd)
-		}
-	}()
-	if err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := enter(fd, kind, addr, port, w, session); err != nil {
+		_ = syscall.Close(fd)
 		return 0, err
+	}
+	return fd, syscall.SetNonblock(fd, true)
+}
+
+// enter connects a descriptor, shakes hands and says the commands.
+func enter(fd int, kind, addr string, port int, w work, session int) error {
+	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return err
 	}
 	tv := syscall.Timeval{Sec: 120}
 	_ = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tv)
-	path := map[string]string{"tapecast": "/ws"}[kind]
+	path := map[string]string{"tapecast": "/ws", "resume": "/ws"}[kind]
 	if path == "" {
 		path = "/connection/websocket"
 	}
@@ -169,21 +174,21 @@ func dialOnce(kind, addr string, w work, session int) (fd int, err error) {
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path, session, addr)
 	got, err := expect(fd, out, "\r\n\r\n")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if !bytes.HasPrefix(got, []byte("HTTP/1.1 101 ")) {
-		return 0, fmt.Errorf("refused: %.100q", got)
+		return fmt.Errorf("refused: %.100q", got)
 	}
 	if texts, until := commands(kind, w, session); texts != nil {
 		out = out[:0]
 		for _, t := range texts {
 			out = clientFrame(out, t)
 		}
-		if _, err = expect(fd, out, until); err != nil {
-			return 0, err
+		if _, err := expect(fd, out, until); err != nil {
+			return err
 		}
 	}
-	return fd, syscall.SetNonblock(fd, true)
+	return nil
 }
 
 // expect sends and reads until a text has come; it returns all that came.

@@ -102,3 +102,46 @@ func find(r *run, like outcome) *outcome {
 	}
 	return nil
 }
+
+// addToLast adds a run's results to the last run of a history, in the place of
+// those of the same works, and returns what the last run is now.
+func addToLast(path string, r *run) (*run, error) {
+	all, err := past(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s has no run to add to", path)
+	}
+	last := all[len(all)-1]
+	if last.Machine != r.Machine {
+		return nil, fmt.Errorf("the last run was on another machine: %s", last.Machine)
+	}
+	last.merge(r)
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	for _, x := range all {
+		if err := keep(tmp, x); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	return last, nil
+}
+
+// merge takes over the works of another run.
+func (r *run) merge(o *run) {
+	for _, rows := range byWork(o.Results) {
+		r.Results = slices.DeleteFunc(r.Results, func(x outcome) bool { return x.Work == rows[0].Work })
+		r.Results = append(r.Results, rows...)
+	}
+	slices.SortStableFunc(r.Results, func(a, b outcome) int { return byOrder(a.Work, b.Work) })
+	if o.Commit != r.Commit {
+		r.Commit += ", " + o.Commit
+	}
+	r.Load, r.After, r.Busy, r.Took = max(r.Load, o.Load), o.After, r.Busy || o.Busy, r.Took+o.Took
+}

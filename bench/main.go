@@ -32,6 +32,8 @@ type options struct {
 	profile        string
 	history        string
 	busy           float64
+	kafka          string
+	add            bool
 }
 
 func benchMain(args []string) error {
@@ -45,6 +47,8 @@ func benchMain(args []string) error {
 	fs.StringVar(&o.profile, "profile", "", "CPU profiles: file name; work and server are appended")
 	fs.StringVar(&o.history, "history", "history.jsonl", "append the run to this file, a line of JSON; \"\" = do not")
 	fs.Float64Var(&o.busy, "busy", 1, "a load average before the run above this is told in the table")
+	fs.StringVar(&o.kafka, "kafka", "", "host:port of a Kafka cluster for hop and direct; \"\" = an embedded broker")
+	fs.BoolVar(&o.add, "add", false, "add the works to the last run of -history: a long run in pieces")
 	list := fs.Bool("list", false, "list the works")
 	against := fs.Bool("compare", false, "print the last two runs of -history side by side")
 	if err := fs.Parse(args); err != nil {
@@ -66,10 +70,14 @@ func benchMain(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := r.print(os.Stdout); err != nil {
+	if o.add {
+		if r, err = addToLast(o.history, r); err != nil {
+			return err
+		}
+	} else if err := keep(o.history, r); err != nil {
 		return err
 	}
-	return keep(o.history, r)
+	return r.print(os.Stdout)
 }
 
 // runAll runs what is asked for, says on stderr how it goes, and returns the medians.
@@ -84,7 +92,7 @@ func runAll(ctx context.Context, o options) (*run, error) {
 	out := newRun(o)
 	began := time.Now()
 	for at, j := range todo {
-		e := &env{length: o.length, peers: o.peers, profile: o.profile}
+		e := &env{length: o.length, peers: o.peers, profile: o.profile, kafka: o.kafka}
 		if o.servers != "" {
 			e.servers = strings.Split(o.servers, ",")
 		}

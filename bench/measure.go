@@ -85,7 +85,7 @@ func (b *bench) close() {
 
 func (b *bench) begin(ctx context.Context, w work, c candidate, profile string) error {
 	ctx, b.end = context.WithCancel(ctx)
-	args := []string{"server", "-kind", c.kind, "-work", w.Name, "-hold", c.hold.String(), "-profile", profile}
+	args := []string{"server", "-kind", c.kind, "-work", w.arg(), "-hold", c.hold.String(), "-profile", profile}
 	if c.kind == "tapecast" {
 		h, err := newHand(ctx)
 		if err != nil {
@@ -119,7 +119,7 @@ func (b *bench) connect(w work, c candidate) error {
 		core = "1"
 	}
 	for from := 0; from < w.Subs; from += perClient {
-		p, err := start(core, "client", "-kind", c.kind, "-work", w.Name, "-addr", addr,
+		p, err := start(core, "client", "-kind", c.kind, "-work", w.arg(), "-addr", addr,
 			"-from", strconv.Itoa(from), "-to", strconv.Itoa(min(from+perClient, w.Subs)))
 		if err != nil {
 			return err

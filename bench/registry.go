@@ -32,6 +32,7 @@ type env struct {
 	servers []string      // of the gateway's works; nil = the work's own
 	peers   bool          // beside other servers
 	profile string        // CPU profiles: this, and work and server; "" = none
+	kafka   string        // a cluster for the works that can use one; "" = the embedded broker
 	// say prints a line of progress.
 	say func(format string, args ...any)
 }

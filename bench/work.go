@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,6 +23,7 @@ type work struct {
 	OnlyIdle bool // measure memory, publish nothing
 	Extra    bool // only when named
 	Once     bool // one round
+	Uniform  bool // every key as often as the others; otherwise Zipf
 	Servers  []string
 }
 
@@ -64,7 +67,14 @@ func (w work) peers() []string {
 	return []string{"centrifuge@50", "centrifuge@10", "centrifuge@0", "nats", "prepared", "naive"}
 }
 
+// workNamed returns a work by its name or, from one process of the benchmark to
+// another, by all of itself.
 func workNamed(name string) (work, error) {
+	if strings.HasPrefix(name, "{") {
+		var w work
+		err := json.Unmarshal([]byte(name), &w)
+		return w, err
+	}
 	for _, w := range works {
 		if w.Name == name {
 			return w, nil
@@ -100,6 +110,15 @@ func (w work) keysOf(session int) []int {
 	return r.Perm(w.Keys)[:w.PerSub]
 }
 
+// arg tells another process of the work.
+func (w work) arg() string {
+	b, err := json.Marshal(w)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return string(b)
+}
+
 // subscribers tells how many sessions get a message of each key.
 func (w work) subscribers() []int {
 	out := make([]int, max(w.Keys, 1))
@@ -117,18 +136,17 @@ func (w work) subscribers() []int {
 
 // clock says how many messages are due, and of which keys.
 type clock struct {
-	w       work
-	zipf    *rand.Zipf
-	perKey  []int
-	start   time.Time
-	sent    int
-	due     int64 // deliveries
-	nextKey int
+	w      work
+	zipf   *rand.Zipf
+	perKey []int
+	start  time.Time
+	sent   int
+	due    int64 // deliveries
 }
 
 func newClock(w work) *clock {
 	c := &clock{w: w, perKey: w.subscribers(), start: time.Now()}
-	if w.Keys > 0 {
+	if w.Keys > 0 && !w.Uniform {
 		c.zipf = rand.NewZipf(rand.New(rand.NewPCG(2, 3)), 1.01, 1, uint64(w.Keys-1))
 	}
 	return c
@@ -142,11 +160,14 @@ func (c *clock) owed(now time.Time) int {
 // key draws the next message's key (-1 = none) and counts it.
 func (c *clock) key() int {
 	c.sent++
-	if c.zipf == nil {
+	if c.w.Keys == 0 {
 		c.due += int64(c.perKey[0])
 		return -1
 	}
-	k := int(c.zipf.Uint64())
+	k := c.sent % c.w.Keys
+	if c.zipf != nil {
+		k = int(c.zipf.Uint64())
+	}
 	c.due += int64(c.perKey[k])
 	return k
 }
