@@ -46,6 +46,9 @@ func newMember(ctx context.Context, p parts, loops *errgroup.Group) *member {
 // assigned takes a new generation on: loops of partitions that were taken away
 // end, new ones start, and those that are kept do not notice.
 func (m *member) assigned(gen *broker.Generation) {
+	if m.byReader() { // in negative controls only
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {

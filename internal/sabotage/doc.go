@@ -9,4 +9,5 @@ const (
 	AbortedThrough = "aborted records let through"
 	NoFill         = "no bypass, gaps are not filled"
 	NoFilter       = "no filter by key at the gateway"
+	GroupReader    = "the group Reader for the generation loop"
 )

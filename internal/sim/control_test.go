@@ -29,13 +29,26 @@ func (w *world) plain(ctx context.Context, client *broker.Client, t *topic, recs
 	}
 }
 
+// kindsFor are the faults that a control is played with. kafka-go's Reader waits
+// for answers with mutexes held, which would stop the bubble's clock: its
+// network stays whole. It turns red for what the Reader hands out (records of
+// aborted transactions, control records). That it commits ahead of deliveries
+// and is not told of generations does no harm: coverage and the filling of
+// gaps make up for it, and without transactions this control stays green.
+func kindsFor(bad string) []string {
+	if bad == sabotage.GroupReader {
+		return []string{"fan-out crashed", "fan-out stopped", "gateway crashed", "delivery dropped", "delivery topic deleted", "requests refused", "topic made again"}
+	}
+	return allKinds()
+}
+
 // TestControls takes one safeguard after the other away: the simulation has to
 // turn red for each. Those inside the product need the build tag provebad
 // (`make prove-controls`); the others are part of every run.
 func TestControls(t *testing.T) {
 	all := []string{plainProducer, eventDeleted}
 	if sabotaged {
-		all = append(all, sabotage.AbortedThrough, sabotage.NoFill, sabotage.NoFilter)
+		all = append(all, sabotage.AbortedThrough, sabotage.NoFill, sabotage.NoFilter, sabotage.GroupReader)
 	}
 	const most = 20
 	for _, bad := range all {
@@ -44,7 +57,7 @@ func TestControls(t *testing.T) {
 			defer take("")
 			for seed := uint64(1); seed <= most; seed++ {
 				var v *verdict
-				t.Run(fmt.Sprint(seed), func(t *testing.T) { v = play(t, plan(seed, allKinds(), brief).with(bad)) })
+				t.Run(fmt.Sprint(seed), func(t *testing.T) { v = play(t, plan(seed, kindsFor(bad), brief).with(bad)) })
 				if len(v.bad) > 0 {
 					fmt.Printf("control  %-45s red    seed %d: %s\n", bad, seed, v.bad[0])
 					return
