@@ -48,18 +48,46 @@ func appendSection(dst []byte, s *stream.Section, written int64) []byte {
 	dst = appendRead(dst, s, written)
 	if len(s.Deliveries) > 0 {
 		dst = binary.AppendVarint(dst, int64(len(s.Deliveries)))
-		next := s.From
+		next, before := s.From, written/1000
 		for i := range s.Deliveries {
 			r := &s.Deliveries[i]
 			dst = binary.AppendVarint(dst, r.Offset-next)
 			next = r.Offset + 1
-			dst = binary.AppendVarint(dst, r.Time)
-			dst = binary.AppendVarint(dst, r.Accepted)
+			dst = binary.AppendVarint(dst, r.Time-before)
+			before = r.Time
+			dst = binary.AppendVarint(dst, acceptedAfter(r.Accepted, r.Time))
 			dst = appendNullable(dst, r.Key)
 			dst = appendNullable(dst, r.Value)
 		}
 	}
 	return binary.AppendVarint(dst, 0)
+}
+
+// acceptedAfter is how many microseconds after the record's time it was
+// accepted: two bytes, mostly. 0 is "not known"; the one difference that would
+// be 0, too, is written as the number that nothing else has. So nothing is
+// lost, whatever the times are, and also where they overflow.
+func acceptedAfter(accepted, timeMs int64) int64 {
+	switch base := timeMs * 1000; accepted {
+	case 0:
+		return 0
+	case base:
+		return -base
+	default:
+		return accepted - base
+	}
+}
+
+// acceptedAt is the inverse of acceptedAfter.
+func acceptedAt(after, timeMs int64) int64 {
+	switch base := timeMs * 1000; after {
+	case 0:
+		return 0
+	case -base:
+		return base
+	default:
+		return after + base
+	}
 }
 
 // appendRead writes when the deliveries were read, as far back from when the
@@ -100,7 +128,7 @@ func appendNullable(dst, b []byte) []byte {
 type reader struct {
 	b          []byte
 	at         int
-	old        bool // version 1: offsets stand for themselves, and nothing was said of reads
+	version    byte // 1: offsets stand for themselves, and nothing was said of reads; below 4: times, too
 	err        error
 	deliveries int // so far, over all sections
 }
@@ -237,19 +265,25 @@ func (r *reader) section(written int64) stream.Section {
 	s.Generation = r.int()
 	s.From, s.To, s.End = r.long(), r.long(), r.long()
 	var next int64 // what offsets count from
-	if !r.old {
+	if r.version > 1 {
 		next = s.From
 		r.read(&s, written)
 	}
+	before := written / 1000
 	for n := r.block(r.deliveries, MaxDeliveries, minRecord); n > 0; n = r.block(r.deliveries, MaxDeliveries, minRecord) {
 		s.Deliveries = slices.Grow(s.Deliveries, n)
 		r.deliveries += n
 		for ; n > 0 && r.err == nil; n-- {
 			d := stream.Record{Offset: next + r.long(), Time: r.long(), Accepted: r.long(), Key: r.nullable(), Value: r.nullable()}
-			s.Deliveries = append(s.Deliveries, d)
-			if !r.old {
+			if r.version > 1 {
 				next = d.Offset + 1
 			}
+			if r.version > 2 {
+				d.Time += before
+				before = d.Time
+				d.Accepted = acceptedAt(d.Accepted, d.Time)
+			}
+			s.Deliveries = append(s.Deliveries, d)
 		}
 	}
 	return s

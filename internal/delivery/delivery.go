@@ -1,7 +1,9 @@
 // Package delivery is the form of one Kafka record of a delivery topic: a
 // batch of sections for one gateway node, as a snappy block with a header.
 //
-//	byte 0      version, 2; version 1 (no times of reading, absolute offsets) is read, too
+//	byte 0      version, 4; read are also 2 (absolute times of records) and 1 (absolute
+//	            offsets, too, and no times of reading). There is no 3: no flipped
+//	            bit of a version makes another one
 //	byte 1      codec: 0 = plain, 1 = snappy block
 //	bytes 2-5   CRC-32C of the stored body, big endian
 //	bytes 6-9   length of the body before compression, big endian
@@ -47,7 +49,7 @@ const (
 )
 
 const (
-	version    = 2
+	version    = 4
 	oldest     = 1 // that is read
 	headerSize = 10
 
@@ -84,9 +86,9 @@ func Size(s *stream.Section) int {
 
 // RecordSize is what one delivery adds to [Size]: an upper bound of its bytes.
 func RecordSize(r *stream.Record) int {
-	// Three longs, two union branches, two lengths; most of it is rarely used,
-	// so lengths are counted as they are.
-	n := varintLen(r.Offset) + varintLen(r.Time) + varintLen(r.Accepted) + 2
+	// Three longs, differences all, of which nothing is known here; two union
+	// branches, two lengths. Most of it is rarely used.
+	n := varintLen(r.Offset) + 2*binary.MaxVarintLen64 + 2
 	if r.Key != nil {
 		n += varintLen(int64(len(r.Key))) + len(r.Key)
 	}
@@ -185,7 +187,7 @@ func Decode(payload []byte) (*Batch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("delivery batch: %w", err)
 	}
-	r := reader{b: body, old: payload[0] < 2}
+	r := reader{b: body, version: payload[0]}
 	b := r.batch()
 	if r.err != nil {
 		return nil, fmt.Errorf("delivery batch: %w at byte %d of the body", r.err, r.at)
@@ -203,7 +205,7 @@ func decodeEnvelope(payload []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%d bytes are no header", len(payload))
 	case len(payload) > MaxPayload:
 		return nil, fmt.Errorf("payload of %d bytes, limit %d", len(payload), MaxPayload)
-	case payload[0] < oldest || payload[0] > version:
+	case payload[0] < oldest || payload[0] > version || payload[0] == 3:
 		return nil, fmt.Errorf("version %d, this is %d", payload[0], version)
 	}
 	stored := payload[headerSize:]

@@ -31,6 +31,14 @@ func random(seed uint64, n int) *delivery.Batch {
 		s.To = s.From
 		for range r.IntN(6) {
 			rec := stream.Record{Offset: s.To + r.Int64N(3), Time: 1_764_000_000_000 + r.Int64N(1e6), Accepted: r.Int64N(2) * b.WrittenUs}
+			switch r.IntN(8) {
+			case 0:
+				rec.Accepted = rec.Time * 1000
+			case 1: // what a foreign producer may come up with
+				rec.Time, rec.Accepted = int64(r.Uint64()), int64(r.Uint64())
+			case 2:
+				rec.Time = []int64{-1, 0, math.MaxInt64, math.MinInt64}[r.IntN(4)]
+			}
 			if r.IntN(5) > 0 {
 				rec.Key = []byte("EURUSD")[:r.IntN(7)]
 			}
@@ -109,7 +117,7 @@ func body(t testing.TB, payload []byte) []byte {
 
 // envelope puts a body, plain, into a payload.
 func envelope(body []byte) []byte {
-	p := []byte{2, 0}
+	p := []byte{4, 0}
 	p = binary.BigEndian.AppendUint32(p, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 	p = binary.BigEndian.AppendUint32(p, uint32(len(body)))
 	return append(p, body...)
@@ -133,13 +141,19 @@ func native(b *delivery.Batch) map[string]any {
 	sections := []any{}
 	for _, s := range b.Sections {
 		ds := []any{}
-		next, ago := s.From, int64(-1)
+		next, ago, before := s.From, int64(-1), b.WrittenUs/1000
 		if s.ReadFirst != 0 {
 			ago = b.WrittenUs - s.ReadFirst
 		}
 		for _, d := range s.Deliveries {
-			ds = append(ds, map[string]any{"skip": d.Offset - next, "time_ms": d.Time, "accepted_us": d.Accepted, "key": null(d.Key), "value": null(d.Value)})
-			next = d.Offset + 1
+			after := d.Accepted - d.Time*1000
+			if d.Accepted == 0 {
+				after = 0
+			} else if after == 0 {
+				after = -d.Time * 1000
+			}
+			ds = append(ds, map[string]any{"skip": d.Offset - next, "time_later_ms": d.Time - before, "accepted_after_us": after, "key": null(d.Key), "value": null(d.Value)})
+			next, before = d.Offset+1, d.Time
 		}
 		sections = append(sections, map[string]any{
 			"topic": s.Topic[:], "partition": s.Partition, "interest_log": s.Interests.Log[:], "interest_offset": s.Interests.Offset,
@@ -268,7 +282,7 @@ func TestRefusedBodiesAreNamed(t *testing.T) {
 	p[0] = 3
 	_, err = delivery.Decode(p)
 	require.ErrorContains(t, err, "version 3")
-	p[0], p[1] = 2, 7
+	p[0], p[1] = 4, 7
 	_, err = delivery.Decode(p)
 	require.ErrorContains(t, err, "codec 7")
 	_, err = delivery.Decode(make([]byte, delivery.MaxPayload+1))
