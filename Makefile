@@ -89,8 +89,8 @@ down: ## stop the local stack; its data stays
 test-stack: ## the tour of docs/QUICKSTART.md on a stack of its own, from nothing (Docker, about 15 minutes)
 	TAPECAST_TEST_STACK=1 $(GO) test -count=1 -v -timeout 40m -run TestTour ./internal/stacktest
 
-prove-clients: ## both clients against a gateway killed and restarted 100 times under load (needs node)
-	TAPECAST_TEST_REQUIRE_NODE=1 TAPECAST_TEST_RESTARTS=$${RESTARTS:-100} \
+prove-clients: ## both clients against a gateway killed and restarted 100 times under load (needs node; ON=kafka: on Apache Kafka)
+	TAPECAST_TEST_REQUIRE_NODE=1 TAPECAST_TEST_RESTARTS=$${RESTARTS:-100} TAPECAST_TEST_CLIENTS_ON=$${ON:-kfake} TAPECAST_TEST_REQUIRE_KAFKA=1 \
 	  $(GO) test -count 1 -v -timeout 120m -run '^TestClientsOfAGatewayThatIsKilled$$' ./internal/e2e
 
 clean:

@@ -30,6 +30,47 @@ func (t *truth) end(p int32) int64 {
 	return evs[len(evs)-1].offset + 1
 }
 
+// truth asks the oracle, until it has seen the ends that are known of.
+func (r *run) truth(ctx context.Context, ends map[int32]int64) (*truth, error) {
+	if r.o.Oracle == nil {
+		return readTruth(ctx, r.o.Brokers, r.topic, r.o.Partitions, ends)
+	}
+	ctx, cancel := context.WithTimeout(ctx, oracleTime)
+	defer cancel()
+	for {
+		t := &truth{parts: map[int32][]truthEvent{}}
+		if err := r.o.Oracle(ctx, r.topic, t.add); err != nil {
+			return nil, fmt.Errorf("oracle reads %s: %w", r.topic, err)
+		}
+		if t.complete(ends) {
+			return t, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("oracle does not reach the ends %v of %s: %w", ends, r.topic, ctx.Err())
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// oracleTime bounds how long an oracle may take to see a topic's ends.
+const oracleTime = 5 * time.Minute
+
+// add adds a record.
+func (t *truth) add(partition int32, offset int64, key, value []byte) error {
+	var e event
+	if len(value) < 5 || value[0] != 0 {
+		return fmt.Errorf("partition %d offset %d is not in Confluent's format", partition, offset)
+	}
+	if err := e.parseAvro(value[5:]); err != nil {
+		return fmt.Errorf("partition %d offset %d: %w", partition, offset, err)
+	}
+	t.parts[partition] = append(t.parts[partition], truthEvent{
+		offset: offset, digest: e.digest(string(key)), key: string(key), producer: e.Producer, seq: e.Seq,
+	})
+	return nil
+}
+
 // readTruth dumps the committed records of a topic, from its start to the ends
 // that the producers know of.
 func readTruth(ctx context.Context, brokers []string, topic string, parts int, ends map[int32]int64) (*truth, error) {
@@ -70,18 +111,9 @@ func (t *truth) poll(ctx context.Context, cl *kgo.Client) error {
 	}
 	var bad error
 	fs.EachRecord(func(r *kgo.Record) {
-		var e event
-		if len(r.Value) < 5 || r.Value[0] != 0 {
-			bad = fmt.Errorf("partition %d offset %d is not in Confluent's format", r.Partition, r.Offset)
-			return
+		if err := t.add(r.Partition, r.Offset, r.Key, r.Value); err != nil {
+			bad = err
 		}
-		if err := e.parseAvro(r.Value[5:]); err != nil {
-			bad = fmt.Errorf("partition %d offset %d: %w", r.Partition, r.Offset, err)
-			return
-		}
-		t.parts[r.Partition] = append(t.parts[r.Partition], truthEvent{
-			offset: r.Offset, digest: e.digest(string(r.Key)), key: string(r.Key), producer: e.Producer, seq: e.Seq,
-		})
 	})
 	return bad
 }

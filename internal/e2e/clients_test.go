@@ -28,15 +28,24 @@ import (
 // TestClientsOfAGatewayThatIsKilled kills and restarts the only gateway under
 // load, and holds every event that the clients handed out against what Kafka
 // acknowledged: none lost, none doubled, none out of order. TAPECAST_TEST_RESTARTS
-// says how often (`make prove-clients`: 100).
+// says how often (`make prove-clients`: 100), TAPECAST_TEST_CLIENTS_ON=kafka that
+// it is on Apache Kafka, where Kafka's own consumer has the last word.
 func TestClientsOfAGatewayThatIsKilled(t *testing.T) {
+	env := brokertest.Start
+	if os.Getenv("TAPECAST_TEST_CLIENTS_ON") == "kafka" {
+		env = brokertest.Kafka
+	}
+	survive(t, env(t))
+}
+
+func survive(t *testing.T, env *brokertest.Env) {
 	restarts := 5
 	if v := os.Getenv("TAPECAST_TEST_RESTARTS"); v != "" {
 		n, err := strconv.Atoi(v)
 		require.NoError(t, err)
 		restarts = n
 	}
-	s := newStack(t, strings.Join(brokertest.Start(t).Addrs, ","), 1, 1)
+	s := newStack(t, strings.Join(env.Addrs, ","), 1, 1)
 	topic := brokertest.Name(t, "survivors")
 	bin, err := binary()
 	require.NoError(t, err)
@@ -68,8 +77,11 @@ func TestClientsOfAGatewayThatIsKilled(t *testing.T) {
 	stopLoad()
 	require.NoError(t, g.Wait())
 	ends.judge(t, ctx)
-	line := fmt.Sprintf("%d clients of a gateway killed %d times in %s: %d events written, %d delivered, 0 lost, 0 doubled",
-		len(ends.ledgers), restarts, time.Since(begun).Round(time.Second), ends.oracle.count(), ends.delivered())
+	if env.Name == "kafka" {
+		ends.compare(t, dump(t, ctx, env.Addrs, topic))
+	}
+	line := fmt.Sprintf("on %s, %d clients of a gateway killed %d times in %s: %d events written, %d delivered, 0 lost, 0 doubled",
+		env.Name, len(ends.ledgers), restarts, time.Since(begun).Round(time.Second), ends.oracle.count(), ends.delivered())
 	t.Log(line)
 	brokertest.Report(t, line)
 }
@@ -228,6 +240,19 @@ func (e *ends) judge(t *testing.T, ctx context.Context) {
 		require.Empty(t, l.wrong, l.name)
 		l.mu.Unlock()
 	}
+}
+
+// compare holds what was acknowledged against what Kafka's own consumer reads.
+func (e *ends) compare(t *testing.T, d *brokertest.Dump) {
+	n := 0
+	for p, recs := range d.Records {
+		for _, r := range recs {
+			_, known := e.oracle.at[p][r.Offset]
+			require.True(t, known, "%d@%d is in the topic and was never acknowledged", p, r.Offset)
+			n++
+		}
+	}
+	require.Equal(t, e.oracle.count(), n, "what was acknowledged and what the topic holds")
 }
 
 func (e *ends) delivered() (n int) {

@@ -50,11 +50,15 @@ func TestNothingIsLostWhenProcessesDie(t *testing.T) {
 		var g errgroup.Group
 		var rep *loadtest.Report
 		g.Go(func() (err error) {
-			rep, err = loadtest.Run(t.Context(), loadtest.Options{
+			o := loadtest.Options{
 				Brokers: env.Addrs, RegistryURL: s.registry, Gateways: s.ws, Ingest: s.ingest[0],
 				Subscribers: 40, Producers: 2, Rate: 800, Duration: 60 * time.Second, Resume: 4 * time.Second,
 				Drain: 90 * time.Second, Progress: os.Stderr,
-			})
+			}
+			if env.Name == "kafka" {
+				o.Oracle = javaOracle(t, env.Addrs)
+			}
+			rep, err = loadtest.Run(t.Context(), o)
 			return err
 		})
 		for _, f := range faults {

@@ -241,6 +241,7 @@ func TestProve(t *testing.T) {
 			Brokers: a.proxies.addrs, RegistryURL: a.stack.registry, Gateways: a.stack.ws,
 			Subscribers: int(envFloat("TAPECAST_TEST_PROVE_SUBSCRIBERS", 200)), Producers: 2, Rate: envFloat("TAPECAST_TEST_PROVE_RATE", 250),
 			Duration: d, Resume: 10 * time.Second, Drain: 3 * time.Minute, Seed: seed, Progress: os.Stderr,
+			Oracle: javaOracle(t, a.cluster.Addrs()),
 		})
 		return err
 	})

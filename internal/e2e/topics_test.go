@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -226,6 +227,33 @@ func (c *changing) judge() (right, poison, deleted int) {
 	return right, poison, deleted
 }
 
+// compare holds what is believed of the newest epoch against what Kafka's own
+// consumer reads of it.
+func (c *changing) compare(d *brokertest.Dump) {
+	require.Equal(c.t, c.epoch, d.TopicID)
+	require.Len(c.t, d.End, c.parts)
+	held := 0
+	for p, recs := range d.Records {
+		require.Equal(c.t, c.start[place{c.epoch, p, 0}], d.Start[p], "first offset of partition %d", p)
+		for _, r := range recs {
+			held++
+			text, wrote := c.wrote[place{c.epoch, p, r.Offset}]
+			switch {
+			case !wrote:
+				c.bad = append(c.bad, fmt.Sprintf("%d@%d is in the topic and was never acknowledged", p, r.Offset))
+			case text == "" && r.Value[0] == 0, text != "" && !strings.HasSuffix(string(r.Value), text):
+				c.bad = append(c.bad, fmt.Sprintf("%d@%d holds %x, acknowledged was %q", p, r.Offset, r.Value, text))
+			}
+		}
+	}
+	for k := range c.wrote {
+		if k.epoch == c.epoch && k.offset >= c.start[place{k.epoch, k.part, 0}] {
+			held--
+		}
+	}
+	require.Zero(c.t, held, "what was acknowledged and what the topic holds")
+}
+
 // changes are what happens to a topic, and how often.
 var changes = []string{
 	"written", "written", "written", "retention", "retention", "retention", "partition added", "made again", "made again", "fan-out killed", "gateway killed",
@@ -294,6 +322,7 @@ func TestTopicsChange(t *testing.T) {
 	require.Eventually(t, c.done, 2*time.Minute, 100*time.Millisecond, "the client sees all of the last epoch")
 	stop()
 	wg.Wait()
+	c.compare(dump(t, ctx, a.cluster.Addrs(), c.topic))
 	right, poison, deleted := c.judge()
 	line := fmt.Sprintf("topics: seed=%d epochs=%d partitions=%d [%s] written=%d verified=%d poison=%d deleted=%d wrong=%d",
 		seed, len(c.order), c.parts, a.line(), len(c.wrote), right, poison, deleted, len(c.bad))
