@@ -76,7 +76,7 @@ func (s *Service) startSocket(conn net.Conn, ws *websocket.Conn, leave func()) b
 		limit: rate.NewLimiter(rate.Limit(s.o.CommandRate), s.o.CommandBurst),
 	}
 	sess := newSession(s.rules, wireOf(ws.Subprotocol()), t, s.o.Logger)
-	sess.hold, sess.ping = s.o.Hold, s.o.Ping
+	sess.ping = s.o.Ping
 	t.sess = sess
 	sess.card.remote = conn.RemoteAddr().String()
 	if tcp, ok := conn.(*net.TCPConn); ok && canAttempt {

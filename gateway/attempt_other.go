@@ -15,3 +15,5 @@ type attempt struct{}
 func (*attempt) init() {}
 
 func (*attempt) write(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+func (*attempt) block(syscall.RawConn, *block) (int, error) { return 0, errors.ErrUnsupported }

@@ -45,3 +45,19 @@ func (a *attempt) write(raw syscall.RawConn, p []byte) (int, error) {
 	}
 	return a.n, nil
 }
+
+// block writes as much of a block as the socket takes now.
+func (a *attempt) block(raw syscall.RawConn, b *block) (n int, err error) {
+	head := b.buf[b.head:]
+	if len(head) > 0 {
+		if n, err = a.write(raw, head); err != nil || n < len(head) {
+			return n, err
+		}
+	}
+	if len(b.tail) > 0 {
+		var m int
+		m, err = a.write(raw, b.tail)
+		n += m
+	}
+	return n, err
+}

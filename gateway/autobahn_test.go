@@ -70,7 +70,7 @@ func (s *Service) echo(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(1 << 20)
 	t := &socket{conn: h.conn.Conn, ws: ws, timeout: s.o.WriteTimeout, silence: 2 * s.o.Ping, limit: rate.NewLimiter(rate.Inf, 0)}
 	sess := newSession(s.rules, textWire{}, t, s.o.Logger)
-	sess.hold, sess.ping, sess.wait = s.o.Hold, s.o.Ping, s.o.Drain
+	sess.ping, sess.wait = s.o.Ping, s.o.Drain
 	t.sess = sess
 	s.start(sess, "ws", leave, sess.run, func() error {
 		t.prepare()

@@ -36,6 +36,9 @@ func (r *ring) Partitions() []int32                                           { 
 func (r *ring) Live() (map[int32]int64, bool)                                 { return map[int32]int64{0: r.head}, true }
 func (r *ring) Bounds(context.Context) (map[int32]broker.Bounds, error)       { return nil, nil }
 func (r *ring) OffsetsAt(context.Context, time.Time) (map[int32]int64, error) { return nil, nil }
+func (r *ring) Source() any                                                   { return nil }
+func (r *ring) Park()                                                         {}
+func (r *ring) Tap(func()) tap                                                { return nil }
 func (r *ring) Head(int32) (int64, bool)                                      { return r.head, true }
 func (r *ring) Frame(*feed.Event, feed.Form) ([]byte, error)                  { return r.frame, nil }
 func (r *ring) Scan(context.Context, int32, int64, int64, func(feed.Chunk) bool) (int64, error) {

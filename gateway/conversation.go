@@ -21,6 +21,8 @@ type rules struct {
 	maxSubs   int
 	maxParts  int // cursors of one session
 	maxLag    time.Duration
+	hold      time.Duration // where no other is named; 0 = none
+	holds     []TopicHold
 }
 
 // Bounds of one turn, so that no subscription and no partition starves another.
@@ -43,6 +45,7 @@ type conversation struct {
 	task   func(run func(ctx context.Context) func()) // runs beside the loop; what it returns runs in the loop
 
 	subs    []*subscription
+	gathers []time.Duration // the holds of all subs there ever were, each once
 	turn    int
 	parts   int             // cursors of all subs
 	keys    int             // keys of all subs
@@ -160,7 +163,10 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked boo
 		h.Close()
 		return &protocol.Error{Code: protocol.CodeTooManySubs, Message: fmt.Sprintf("a connection follows at most %d partitions", c.maxParts)}
 	}
-	s.hold = h
+	s.hold, s.gather = h, c.rules.gather(s.topic)
+	if !slices.Contains(c.gathers, s.gather) {
+		c.gathers = append(c.gathers, s.gather)
+	}
 	s.due.Store(true)
 	c.subs = append(c.subs, s)
 	c.keys += len(s.wish.Keys)

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,10 @@ type fakeFeed struct {
 	opened int
 	open   int
 	asked  int
+	tapped int          // open taps
+	passes int          // reads of taps
+	reads  int          // of holds
+	solo   bool         // holds share no taps
 	fresh  func() error // what Refresh does; nil = nothing
 }
 
@@ -47,6 +52,7 @@ type fakeTopic struct {
 	id     stream.TopicID
 	parts  []*fakeLog
 	subs   map[*fakeHold]bool
+	taps   map[*fakeTap]bool
 	gone   bool
 	frames map[*feed.Event]string // data as JSON; "poison", "wait"
 }
@@ -70,7 +76,7 @@ func epochOf(n byte) (id stream.TopicID) {
 func (f *fakeFeed) add(name string, partitions int) *fakeTopic {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &fakeTopic{name: name, id: epochOf(1), subs: map[*fakeHold]bool{}, frames: map[*feed.Event]string{}}
+	t := &fakeTopic{name: name, id: epochOf(1), subs: map[*fakeHold]bool{}, taps: map[*fakeTap]bool{}, frames: map[*feed.Event]string{}}
 	for range partitions {
 		t.parts = append(t.parts, &fakeLog{})
 	}
@@ -93,22 +99,28 @@ func (f *fakeFeed) produce(topic string, partition int, key, data string) int64 
 	t.frames[e] = data
 	l.events = append(l.events, e)
 	l.end++
-	subs := t.holds()
+	subs := t.wakes(false)
 	f.mu.Unlock()
 	wake(subs)
 	return e.Offset
 }
 
-func (t *fakeTopic) holds() (out []*fakeHold) {
+// wakes lists whom an event wakes, or with all whatever else may happen.
+func (t *fakeTopic) wakes(all bool) (out []func()) {
 	for h := range t.subs {
-		out = append(out, h)
+		if all || !h.parked.Load() {
+			out = append(out, h.wake)
+		}
+	}
+	for tap := range t.taps {
+		out = append(out, tap.wake)
 	}
 	return out
 }
 
-func wake(hs []*fakeHold) {
-	for _, h := range hs {
-		h.wake()
+func wake(fns []func()) {
+	for _, fn := range fns {
+		fn()
 	}
 }
 
@@ -117,7 +129,7 @@ func (f *fakeFeed) change(topic string, fn func(t *fakeTopic)) {
 	f.mu.Lock()
 	t := f.topics[topic]
 	fn(t)
-	subs := t.holds()
+	subs := t.wakes(true)
 	f.mu.Unlock()
 	wake(subs)
 }
@@ -170,6 +182,7 @@ type fakeHold struct {
 	all    bool
 	keys   map[string]bool
 	closed bool
+	parked atomic.Bool
 }
 
 func (h *fakeHold) lock() func() {
@@ -245,7 +258,9 @@ func (h *fakeHold) OffsetsAt(_ context.Context, t time.Time) (map[int32]int64, e
 func (h *fakeHold) matches(e *feed.Event) bool { return h.all || e.Key != nil && h.keys[string(e.Key)] }
 
 func (h *fakeHold) Read(partition int32, cursor int64, limit int) feed.Chunk {
+	h.parked.Store(false)
 	defer h.lock()()
+	h.feed.reads++
 	c := feed.Chunk{From: cursor, To: cursor}
 	switch {
 	case h.topic.gone:
@@ -354,6 +369,67 @@ func (h *fakeHold) Frame(e *feed.Event, form feed.Form) ([]byte, error) {
 	}
 	b = fmt.Appendf(b, `,"data":%s,"offset":%d,"ts":%d}`, data, e.Offset, e.Time)
 	return appendFrame(nil, opText, b), nil
+}
+
+// Source tells of which topic, and of which incarnation.
+func (h *fakeHold) Source() any {
+	defer h.lock()()
+	if h.feed.solo {
+		return nil
+	}
+	return fakeSource{h.topic, h.id}
+}
+
+type fakeSource struct {
+	topic *fakeTopic
+	id    stream.TopicID
+}
+
+func (h *fakeHold) Park() { h.parked.Store(true) }
+
+// Tap reads for many holds.
+func (h *fakeHold) Tap(wake func()) tap {
+	defer h.lock()()
+	t := &fakeTap{feed: h.feed, source: fakeSource{h.topic, h.id}, wake: wake}
+	h.topic.taps[t] = true
+	h.feed.tapped++
+	return t
+}
+
+type fakeTap struct {
+	feed   *fakeFeed
+	source fakeSource
+	wake   func()
+}
+
+func (t *fakeTap) Close() {
+	t.feed.mu.Lock()
+	defer t.feed.mu.Unlock()
+	delete(t.source.topic.taps, t)
+	t.feed.tapped--
+}
+
+func (t *fakeTap) Arm() {}
+
+func (t *fakeTap) Read(buf []*feed.Event, partition int32, from int64, limit int) (evs []*feed.Event, to int64, more, ok bool) {
+	t.feed.mu.Lock()
+	defer t.feed.mu.Unlock()
+	topic := t.source.topic
+	if topic.gone || topic.id != t.source.id {
+		return buf, from, false, false
+	}
+	l := topic.parts[partition]
+	if from < max(l.start, l.tape) || from > l.end {
+		return buf, from, false, false
+	}
+	c := feed.Chunk{From: from}
+	(&fakeHold{all: true}).fill(&c, l, limit)
+	t.feed.passes++
+	return append(buf, c.Events...), c.To, c.To < l.end, true
+}
+
+func (t *fakeTap) Frame(e *feed.Event, form feed.Form) ([]byte, error) {
+	return (&fakeHold{feed: t.feed, topic: t.source.topic}).Frame(e, form)
 }
 
 // holds tells how many holds are open.

@@ -64,6 +64,7 @@ type Options struct {
 	SnapshotBytes  int64          // bytes of one snapshot; default 32 MiB
 	SnapshotsBytes int64          // bytes of all snapshots of the node; default 256 MiB
 	Hold           time.Duration  // events wait that long after a write, to leave in one; default 10 ms, negative = none
+	Holds          []TopicHold    // of topics whose events wait another time than Hold; the first that names a topic counts
 	Heartbeat      time.Duration  // default 5 s
 	Ping           time.Duration  // default 30 s
 	Drain          time.Duration  // clients are sent away, and then come back, spread over this at most; default 8 s
@@ -128,6 +129,7 @@ func (o *Options) validate() error {
 			errs = append(errs, errors.New("gateway: "+n.name+" must not be negative"))
 		}
 	}
+	errs = append(errs, checkHolds(o.Holds))
 	for _, origin := range o.Origins {
 		if origin != "*" && normalOrigin(origin) == "" {
 			errs = append(errs, errors.New("gateway: an origin must be scheme://host[:port], not "+origin))
@@ -182,6 +184,7 @@ func New(o Options) (*Service, error) {
 		rules: &rules{
 			feed: o.source, metrics: m, snapshots: snapshots, heartbeat: o.Heartbeat,
 			maxSubs: o.MaxSubs, maxParts: o.MaxPartitions, maxLag: o.MaxLag,
+			hold: max(o.Hold, 0), holds: o.Holds,
 		},
 	}, nil
 }
@@ -196,7 +199,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group := &errgroup.Group{}
 	shards := make([]*shard, runtime.GOMAXPROCS(0))
 	for i := range shards {
-		shards[i] = newShard(group, s.o.Hold)
+		shards[i] = newShard(group, s.metrics, s.o.Logger)
 		group.Go(shards[i].run)
 	}
 	s.mu.Lock()

@@ -106,6 +106,7 @@ func newRig(t testing.TB, virtual bool, change ...func(*Options)) *rig {
 		_ = server.Close()
 		<-served
 		require.Zero(t, r.feed.holds(), "holds leaked")
+		require.Zero(t, r.feed.tapped, "taps leaked")
 	})
 	return r
 }

@@ -44,7 +44,6 @@ type session struct {
 	conv  *conversation
 	out   transport
 	log   *slog.Logger
-	hold  time.Duration // between two writes of events
 	ping  time.Duration // 0 = none
 	once  bool          // ends with its last subscription (the HTTP twin)
 	ended func()        // called when nothing of the session runs any more
@@ -58,17 +57,17 @@ type session struct {
 	tasks errgroup.Group // waited for by run
 
 	// owned by loop
-	taskCtx  context.Context // ends with the session; nil before the first task
-	endTask  context.CancelFunc
-	timer    *time.Timer
-	block    block // what leaves in the next write; empty between writes
-	holdTill time.Time
-	at       time.Time // when to turn without a wake, holds aside; zero = only with one
-	taken    bool      // a command came
-	left     bool      // commands wait until their answers have room
-	pingAt   time.Time
-	closeAt  time.Time     // set by a drain
-	wait     time.Duration // set by a drain: clients come back spread over it
+	taskCtx context.Context // ends with the session; nil before the first task
+	endTask context.CancelFunc
+	timer   *time.Timer
+	block   block     // what leaves in the next write; empty between writes
+	wrote   time.Time // the last events, if no more were due then: what comes rests for its hold
+	at      time.Time // when to turn without a wake, holds aside; zero = only with one
+	taken   bool      // a command came
+	left    bool      // commands wait until their answers have room
+	pingAt  time.Time
+	closeAt time.Time     // set by a drain
+	wait    time.Duration // set by a drain: clients come back spread over it
 }
 
 // newSession makes a session that is to run in a loop of its own, or, if its
@@ -303,20 +302,25 @@ func (s *session) flush(now time.Time) (more bool, err error) {
 	}
 	b := &s.block
 	defer b.release()
-	if now.Before(s.holdTill) {
+	if s.rests(now) {
 		more = s.conv.composeReplies(b)
 		s.conv.wire.finish(b)
 	} else {
-		s.holdTill = time.Time{}
+		s.wrote = time.Time{}
 		more = s.conv.compose(b, now)
 	}
 	if err := s.send(b); err != nil {
 		return false, err
 	}
 	if b.events > 0 && !more {
-		s.holdTill = now.Add(s.hold)
+		s.wrote = now
 	}
 	return more, nil
+}
+
+// rests tells whether what is due waits for more, to leave with it.
+func (s *session) rests(now time.Time) bool {
+	return !s.wrote.IsZero() && now.Before(s.wrote.Add(s.conv.gather()))
 }
 
 // send writes a block and counts it.
@@ -352,8 +356,8 @@ func (s *session) next() time.Time {
 // arm sets the timer to that, or to the end of the hold.
 func (s *session) arm() {
 	at := s.at
-	if !s.holdTill.IsZero() {
-		at = s.holdTill
+	if !s.wrote.IsZero() {
+		at = s.wrote.Add(s.conv.gather())
 	}
 	if at.IsZero() {
 		s.timer.Stop()

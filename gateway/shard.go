@@ -2,6 +2,9 @@ package gateway
 
 import (
 	"container/heap"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,15 +19,18 @@ import (
 //
 // Under load the loop clocks itself: while it is busy, events gather, and each
 // turn writes more of them. A session that has just written events rests for
-// its hold, and then writes what came meanwhile.
+// its hold, and then writes what came meanwhile. Most sessions sit in a lane,
+// which does all that for them.
 type shard struct {
 	// static after construction
-	group *errgroup.Group
-	hold  time.Duration // of all its sessions
-	woken chan struct{} // to run; holds one; never closed
+	group   *errgroup.Group
+	metrics *metrics
+	log     *slog.Logger
+	woken   chan struct{} // to run; holds one; never closed
 
 	mu     sync.Mutex
 	ready  []*session // guarded by mu: woken, each once
+	due    []*lane    // guarded by mu: woken, each once
 	asleep bool       // guarded by mu: a token in woken makes run look
 	over   bool       // guarded by mu: run ends with the last session
 	ended  bool       // guarded by mu: run has ended
@@ -32,9 +38,45 @@ type shard struct {
 
 	// owned by run
 	taken   []*session // what was ready, with the room of the last
-	resting restQueue
+	called  []*lane    // what was due, likewise
+	lanes   map[laneKey]*lane
+	rests   rests
 	timers  timerHeap
 	attempt attempt
+	stretch stretch
+	tally   tally
+}
+
+// tally is what lanes wrote since it was counted.
+type tally struct {
+	events, bytes, writes int
+	observed              int   // writes, for the clock
+	clock                 int64 // us
+}
+
+// count counts the tally.
+func (sh *shard) count() {
+	t := &sh.tally
+	if t.writes > 0 {
+		sh.metrics.events.Add(float64(t.events))
+		sh.metrics.bytes.Add(float64(t.bytes))
+		sh.metrics.writes.Add(float64(t.writes))
+	}
+	*t = tally{}
+}
+
+// clockEach is how many writes share a look at the clock.
+const clockEach = 8
+
+// observe notes how old the newest event of a write is; accepted in us, 0 = not known.
+func (sh *shard) observe(accepted int64) {
+	if sh.tally.observed%clockEach == 0 {
+		sh.tally.clock = time.Now().UnixMicro()
+	}
+	sh.tally.observed++
+	if accepted > 0 {
+		sh.metrics.latency.Observe(float64(sh.tally.clock-accepted) / 1e6)
+	}
 }
 
 // shardState is what a session in a shard has for it.
@@ -46,6 +88,8 @@ type shardState struct {
 	back   error       // with what; written before home
 
 	// owned by the shard's loop
+	seated
+	alone   time.Time // no seat before then
 	lent    bool      // somebody else has it
 	gone    bool      // it has ended
 	again   bool      // its last turn left something
@@ -54,8 +98,8 @@ type shardState struct {
 	timerNo int       // its place there + 1; 0 = it is not there
 }
 
-func newShard(group *errgroup.Group, hold time.Duration) *shard {
-	sh := &shard{group: group, hold: hold, woken: make(chan struct{}, 1)}
+func newShard(group *errgroup.Group, m *metrics, log *slog.Logger) *shard {
+	sh := &shard{group: group, metrics: m, log: log, woken: make(chan struct{}, 1), lanes: map[laneKey]*lane{}}
 	sh.attempt.init()
 	return sh
 }
@@ -77,6 +121,23 @@ func (sh *shard) wake(s *session) {
 	if !sh.ended {
 		sh.ready = append(sh.ready, s)
 	}
+	sh.rouse()
+}
+
+// wakeLane has the loop look after a lane. It never waits; from any goroutine.
+func (sh *shard) wakeLane(l *lane) {
+	if l.queued.Load() || l.queued.Swap(true) {
+		return
+	}
+	sh.mu.Lock()
+	if !sh.ended {
+		sh.due = append(sh.due, l)
+	}
+	sh.rouse()
+}
+
+// rouse unlocks mu, and has the loop look.
+func (sh *shard) rouse() {
 	asleep := sh.asleep
 	sh.asleep = false
 	sh.mu.Unlock()
@@ -115,6 +176,11 @@ func (sh *shard) run() error {
 			sh.visit(s, now)
 			sh.taken[i] = nil
 		}
+		for i, l := range sh.called {
+			l.queued.Store(false) // likewise
+			sh.visitLane(l, time.Now())
+			sh.called[i] = nil
+		}
 		sh.turnDue(time.Now())
 		if busy {
 			continue
@@ -140,17 +206,19 @@ func (sh *shard) takeReady() (some, over bool) {
 	defer sh.mu.Unlock()
 	sh.asleep = false
 	sh.taken, sh.ready = sh.ready, sh.taken[:0]
-	if len(sh.taken) == 0 && sh.over && sh.live == 0 {
+	sh.called, sh.due = sh.due, sh.called[:0]
+	some = len(sh.taken)+len(sh.called) > 0
+	if !some && sh.over && sh.live == 0 {
 		sh.ended = true
 	}
-	return len(sh.taken) > 0, sh.ended
+	return some, sh.ended
 }
 
 // sleep tells whether nobody has come meanwhile; the next one then wakes.
 func (sh *shard) sleep() bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.asleep = len(sh.ready) == 0 && (!sh.over || sh.live > 0)
+	sh.asleep = len(sh.ready)+len(sh.due) == 0 && (!sh.over || sh.live > 0)
 	return sh.asleep
 }
 
@@ -162,7 +230,7 @@ func (sh *shard) visit(s *session, now time.Time) {
 		if s.home.Swap(false) {
 			sh.welcome(s)
 		}
-	case !now.Before(s.holdTill):
+	case !s.rests(now):
 		s.wanted = false
 		sh.turn(s)
 	default:
@@ -173,23 +241,48 @@ func (sh *shard) visit(s *session, now time.Time) {
 	}
 }
 
-// turn turns a session, once.
+// visitLane looks after a lane that was woken.
+func (sh *shard) visitLane(l *lane, now time.Time) {
+	switch {
+	case l.closed:
+	case now.Before(l.holdTill):
+		l.wanted = true // turnDue comes to it when its rest is over
+	default:
+		l.pass(now)
+	}
+}
+
+// turn turns a session, once. One that sits in a lane keeps its seat if it can.
 func (sh *shard) turn(s *session) {
-	before := s.holdTill
+	if s.lane != nil {
+		s.lane.sync(s)
+		s.loose = true
+	}
+	before := s.wrote
 	e, again := s.turn()
 	if e != nil {
 		sh.end(s, e)
 		return
 	}
-	if s.hold > 0 && !s.holdTill.IsZero() && s.holdTill != before {
-		sh.resting.push(s)
+	if !s.wrote.IsZero() && s.wrote != before {
+		for _, d := range s.conv.gathers {
+			if d > 0 {
+				sh.rests.push(rest{s: s, till: s.wrote.Add(d), wrote: s.wrote}, d)
+			}
+		}
 	}
 	if s.again = again; again {
 		sh.wake(s) // behind the others
 	}
 	if s.socket.waits() {
+		sh.unseat(s)
 		sh.lend(s)
 		return
+	}
+	if !again {
+		sh.seat(s, time.Now())
+	} else {
+		sh.unseat(s)
 	}
 	sh.setTimer(s, s.at)
 }
@@ -220,6 +313,7 @@ func (sh *shard) welcome(s *session) {
 
 // end has a session ended: that may wait for its client.
 func (sh *shard) end(s *session, e *ending) {
+	sh.unseat(s)
 	s.gone = true
 	if s.timerNo > 0 {
 		heap.Remove(&sh.timers, s.timerNo-1)
@@ -236,9 +330,14 @@ func (sh *shard) end(s *session, e *ending) {
 // turnDue turns those whose rest is over and that were woken meanwhile, and
 // those whose time has come.
 func (sh *shard) turnDue(now time.Time) {
-	for sh.resting.n > 0 && !now.Before(sh.resting.first().till) {
-		r := sh.resting.pop()
-		if s := r.s; r.till == s.holdTill && s.wanted && !s.lent && !s.gone {
+	for r, ok := sh.rests.pop(now); ok; r, ok = sh.rests.pop(now) {
+		if l := r.l; l != nil {
+			if !l.closed && l.wanted && r.till.Equal(l.holdTill) {
+				l.pass(now)
+			}
+			continue
+		}
+		if s := r.s; s.wrote.Equal(r.wrote) && s.wanted && !s.lent && !s.gone && !s.rests(now) {
 			s.wanted = false
 			sh.turn(s)
 		}
@@ -248,7 +347,7 @@ func (sh *shard) turnDue(now time.Time) {
 		heap.Pop(&sh.timers)
 		switch {
 		case s.lent: // it is turned when it comes back
-		case now.Before(s.holdTill) && !s.at.After(now):
+		case s.rests(now) && !s.at.After(now):
 			s.wanted = true
 		case s.at.After(now):
 			sh.setTimer(s, s.at)
@@ -272,14 +371,9 @@ func (sh *shard) setTimer(s *session, at time.Time) {
 	}
 }
 
-// grain is how exactly rests end, so that many end together.
-func (sh *shard) grain() time.Duration { return max(sh.hold/16, 500*time.Microsecond) }
-
 // pause tells how long nothing is due.
 func (sh *shard) pause(now time.Time) (wait time.Duration, some bool) {
-	if sh.resting.n > 0 {
-		wait, some = sh.resting.first().till.Sub(now)+sh.grain(), true
-	}
+	wait, some = sh.rests.pause(now)
 	if len(sh.timers) > 0 {
 		if t := sh.timers[0].timerAt.Sub(now); !some || t < wait {
 			wait, some = t, true
@@ -288,39 +382,16 @@ func (sh *shard) pause(now time.Time) (wait time.Duration, some bool) {
 	return max(wait, 0), some
 }
 
-// rest is a session that wrote events and waits for more.
-type rest struct {
-	s    *session
-	till time.Time // its holdTill; another one meanwhile = not valid
-}
-
-// restQueue is a queue of rests in the order in which they end.
-type restQueue struct {
-	buf  []rest // length is a power of two
-	head int
-	n    int
-}
-
-func (q *restQueue) first() *rest { return &q.buf[q.head] }
-
-func (q *restQueue) push(s *session) {
-	if q.n == len(q.buf) {
-		buf := make([]rest, max(64, 2*len(q.buf)))
-		for i := range q.n {
-			buf[i] = q.buf[(q.head+i)&(len(q.buf)-1)]
+// contain runs fn, and tells whether it came through without a panic.
+func (sh *shard) contain(fn func()) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			sh.metrics.panics.Inc()
+			sh.log.Error("lane panicked", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 		}
-		q.buf, q.head = buf, 0
-	}
-	q.buf[(q.head+q.n)&(len(q.buf)-1)] = rest{s, s.holdTill}
-	q.n++
-}
-
-func (q *restQueue) pop() rest {
-	r := q.buf[q.head]
-	q.buf[q.head] = rest{}
-	q.head = (q.head + 1) & (len(q.buf) - 1)
-	q.n--
-	return r
+	}()
+	fn()
+	return true
 }
 
 // timerHeap orders sessions by timerAt.

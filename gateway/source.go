@@ -31,6 +31,12 @@ type hold interface {
 	Scan(ctx context.Context, partition int32, from, to int64, fn func(feed.Chunk) bool) (int64, error)
 	Head(partition int32) (int64, bool)
 	Frame(e *feed.Event, form feed.Form) ([]byte, error)
+	// Source is equal for holds that read the same tapes; nil = nobody else can.
+	Source() any
+	// Park ends wakes for what is on the tapes until the next Read.
+	Park()
+	// Tap reads the tapes of Source, which is not nil.
+	Tap(wake func()) tap
 }
 
 // realFeed makes a feed.Feed a feedSource.
@@ -45,5 +51,7 @@ func (f realFeed) Open(topic string, keys [][]byte, wake func()) (hold, error) {
 }
 
 type realHold struct{ *feed.Sub }
+
+func (h realHold) Tap(wake func()) tap { return h.Sub.Tap(wake) }
 
 func (realHold) Frame(e *feed.Event, form feed.Form) ([]byte, error) { return e.Frame(form) }

@@ -66,7 +66,7 @@ func (s *Service) streamSession(cmd protocol.Command, out *httpStream) *session 
 		form = lineWire{}
 	}
 	sess := newSession(s.rules, form, out, s.o.Logger)
-	sess.hold, sess.once = s.o.Hold, true
+	sess.once = true
 	sess.conv.sink = func(*protocol.Error) bool { return !out.begun }
 	sess.hand(input{cmd: &cmd})
 	return sess

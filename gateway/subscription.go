@@ -35,6 +35,8 @@ type subscription struct {
 	sum   uint32 // protocol.CursorTopic(topic)
 	wish  protocol.Subscribe
 
+	gather time.Duration // its events wait that long after a write; static
+
 	due  atomic.Bool // a Read may give more than the last one did
 	hold hold
 	busy bool // hold belongs to a task

@@ -12,6 +12,7 @@ type subIndex struct {
 	all   []*Sub            // guarded by mu; every sub
 	whole []*Sub            // guarded by mu; those that want all keys
 	byKey map[string][]*Sub // guarded by mu
+	taps  []*Tap            // guarded by mu
 }
 
 func (x *subIndex) add(s *Sub) {
@@ -63,6 +64,23 @@ func (x *subIndex) remove(s *Sub) {
 	}
 }
 
+func (x *subIndex) tap(t *Tap) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t.place = len(x.taps)
+	x.taps = append(x.taps, t)
+}
+
+func (x *subIndex) untap(t *Tap) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	last := len(x.taps) - 1
+	x.taps[t.place] = x.taps[last]
+	x.taps[t.place].place = t.place
+	x.taps[last] = nil
+	x.taps = x.taps[:last]
+}
+
 func (x *subIndex) len() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -71,7 +89,10 @@ func (x *subIndex) len() int {
 
 // waker collects whom to wake under the index's lock and calls them without
 // it. It belongs to one goroutine and is used again and again.
-type waker struct{ subs []*Sub }
+type waker struct {
+	subs []*Sub
+	taps []*Tap
+}
 
 func (w *waker) take(subs []*Sub) {
 	for _, s := range subs {
@@ -81,7 +102,20 @@ func (w *waker) take(subs []*Sub) {
 	}
 }
 
+func (w *waker) takeTaps(x *subIndex) {
+	for _, t := range x.taps {
+		if t.disarm() {
+			w.taps = append(w.taps, t)
+		}
+	}
+}
+
 func (w *waker) call() {
+	for i, t := range w.taps {
+		t.wake()
+		w.taps[i] = nil
+	}
+	w.taps = w.taps[:0]
 	for i, s := range w.subs {
 		s.wake()
 		w.subs[i] = nil
@@ -95,6 +129,7 @@ func (w *waker) events(x *subIndex, evs []Event) {
 		return
 	}
 	x.mu.RLock()
+	w.takeTaps(x)
 	w.take(x.whole)
 	if len(x.byKey) > 0 {
 		for i := range evs {
@@ -111,6 +146,7 @@ func (w *waker) events(x *subIndex, evs []Event) {
 func (w *waker) key(x *subIndex, key []byte) {
 	x.mu.RLock()
 	if key == nil {
+		w.takeTaps(x)
 		w.take(x.all)
 	} else {
 		w.take(x.byKey[string(key)])
@@ -123,6 +159,7 @@ func (w *waker) key(x *subIndex, key []byte) {
 func (w *waker) lazy(x *subIndex, moved bool) {
 	x.mu.RLock()
 	if moved {
+		w.takeTaps(x)
 		w.take(x.all)
 	} else {
 		for _, s := range x.all {
@@ -138,6 +175,7 @@ func (w *waker) lazy(x *subIndex, moved bool) {
 // force wakes every sub, whatever its last Read found.
 func (w *waker) force(x *subIndex) {
 	x.mu.RLock()
+	w.takeTaps(x)
 	w.subs = append(w.subs, x.all...)
 	x.mu.RUnlock()
 	w.call()
