@@ -70,44 +70,66 @@ func (w *watcher) heard(since time.Time) bool {
 	return len(w.last) == 4
 }
 
-// stormClients is how many clients return at once.
-const stormClients = 1000
+// stormClients is how many clients return at once: TAPECAST_TEST_STORM, or 1,000.
+// A tenth of them, at most 1,000, get events.
+func stormClients() int { return int(envFloat("TAPECAST_TEST_STORM", 1000)) }
 
 // storm kills the gateway of many clients, and tells after which time half of
 // them, and all, are subscribed at the other one.
 func storm(t *testing.T, ctx context.Context, s *stack, topic string) (half, all time.Duration) {
 	t.Helper()
-	back := make(chan time.Time, 10*stormClients)
-	for i := range stormClients {
-		cl, err := client.Dial(ctx, client.Options{URLs: []string{s.ws[0], s.ws[1]}})
-		require.NoError(t, err)
-		defer cl.Close()
-		sub, err := cl.Subscribe(ctx, topic, client.SubscribeOptions{Keys: []string{fmt.Sprint("K", i%100)}})
-		require.NoError(t, err)
-		go func() {
-			for {
-				f, err := sub.Next(ctx)
-				if err != nil {
-					return
-				}
-				if f.Kind == client.KindSubscribed {
-					back <- time.Now()
-				}
+	n := stormClients()
+	back := make(chan time.Time, 10*n)
+	cls := make([]*client.Client, n)
+	defer func() {
+		for _, cl := range cls {
+			if cl != nil {
+				cl.Close()
 			}
-		}()
+		}
+	}()
+	var g errgroup.Group
+	g.SetLimit(64)
+	for i := range n {
+		g.Go(func() (err error) {
+			if cls[i], err = client.Dial(ctx, client.Options{URLs: []string{s.ws[0], s.ws[1]}}); err != nil {
+				return err
+			}
+			key := fmt.Sprint("K", i%100)
+			if i >= 1000 {
+				key = fmt.Sprint("quiet-", i)
+			}
+			sub, err := cls[i].Subscribe(ctx, topic, client.SubscribeOptions{Keys: []string{key}})
+			if err != nil {
+				return err
+			}
+			go func() {
+				for {
+					f, err := sub.Next(ctx)
+					if err != nil {
+						return
+					}
+					if f.Kind == client.KindSubscribed {
+						back <- time.Now()
+					}
+				}
+			}()
+			return nil
+		})
 	}
-	for range stormClients {
+	require.NoError(t, g.Wait())
+	for range n {
 		<-back
 	}
 	s.gateways[0].kill()
 	killed := time.Now()
 	var times []time.Duration
-	for len(times) < stormClients {
+	for len(times) < n {
 		select {
 		case at := <-back:
 			times = append(times, at.Sub(killed))
 		case <-time.After(time.Minute):
-			t.Fatalf("%d of %d clients came back", len(times), stormClients)
+			t.Fatalf("%d of %d clients came back", len(times), n)
 		}
 	}
 	s.gateways[0].restart()
@@ -211,5 +233,5 @@ func TestRecoveryTimes(t *testing.T) {
 		return
 	}
 	half, all := storm(t, ctx, s, topic)
-	fmt.Fprintf(&table, "| the gateway of %d clients is killed: until they are subscribed elsewhere | %s | %s |\n", stormClients, half, all)
+	fmt.Fprintf(&table, "| the gateway of %d clients is killed: until they are subscribed elsewhere | %s | %s |\n", stormClients(), half, all)
 }
