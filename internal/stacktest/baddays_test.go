@@ -56,15 +56,25 @@ func (tr *tour) outOfMemory() {
 
 // anyOrder kills everything and starts it the wrong way round: Kafka last.
 func (tr *tour) anyOrder() {
+	began := time.Now()
 	tr.must(time.Minute, "docker kill $(docker compose ps -q) >/dev/null")
 	for _, services := range []string{"nginx gateway fanout ingest market prometheus grafana redis", "registry", "kafka"} {
 		tr.must(2*time.Minute, "docker start $(docker compose ps -aq "+services+") >/dev/null")
 		time.Sleep(3 * time.Second) // the wrong order is the point
 	}
+	healthy := map[string]bool{}
+	var first []string // when each service had its first healthy container
 	tr.awaits("all is healthy again", `docker compose ps --format '{{.Service}} {{.Health}}'`, func(out string) bool {
+		for line := range strings.Lines(out) {
+			if service, state, _ := strings.Cut(strings.TrimSpace(line), " "); state == "healthy" && !healthy[service] {
+				healthy[service] = true
+				first = append(first, fmt.Sprintf("%s %.0f s", service, time.Since(began).Seconds()))
+			}
+		}
 		return strings.Count(out, " healthy") == strings.Count(out, "\n") && strings.Count(out, "gateway healthy") == 4
 	})
 	tr.pause("everything killed, and started with Kafka last")("")
+	tr.figure("of that, healthy after: %s", strings.Join(first, ", "))
 }
 
 // otherSettings starts on a volume that was made with other settings.
