@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 )
 
 // keep appends a run to a history: a line of JSON. "" = nowhere.
@@ -140,7 +141,7 @@ func (r *run) merge(o *run) {
 		r.Results = append(r.Results, rows...)
 	}
 	slices.SortStableFunc(r.Results, func(a, b outcome) int { return byOrder(a.Work, b.Work) })
-	if o.Commit != r.Commit {
+	if !strings.Contains(r.Commit, o.Commit) {
 		r.Commit += ", " + o.Commit
 	}
 	r.Load, r.After, r.Busy, r.Took = max(r.Load, o.Load), o.After, r.Busy || o.Busy, r.Took+o.Took

@@ -171,6 +171,17 @@ func (b *bench) sample(line string) (sample, error) {
 	return sample{time.Now(), s, c}, err
 }
 
+// drain waits until all that was due has arrived, or for so long.
+func (b *bench) drain(wait time.Duration) (s sample, err error) {
+	for end := time.Now().Add(wait); err == nil; {
+		time.Sleep(200 * time.Millisecond)
+		if s, err = b.sample("mark"); s.clients.Count >= s.server.Count || time.Now().After(end) {
+			break
+		}
+	}
+	return s, err
+}
+
 func measure(ctx context.Context, w work, c candidate, name string, e *env) (r row, err error) {
 	r = row{Work: w.Name, Server: name}
 	profile := e.profile
@@ -215,8 +226,7 @@ func measure(ctx context.Context, w work, c candidate, name string, e *env) (r r
 	if _, _, err = b.tell("stop"); err != nil {
 		return r, err
 	}
-	time.Sleep(1500 * time.Millisecond)
-	last, err := b.sample("mark")
+	last, err := b.drain(max(e.drain, 1500*time.Millisecond))
 	if err != nil {
 		return r, err
 	}

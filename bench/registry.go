@@ -28,6 +28,7 @@ type job struct {
 // env is what a work is given.
 type env struct {
 	length  time.Duration // how long a steady phase is measured
+	drain   time.Duration // how long what was published may take to arrive; 0 = 1.5 s
 	round   int           // from 0
 	servers []string      // of the gateway's works; nil = the work's own
 	peers   bool          // beside other servers

@@ -210,9 +210,9 @@ func (s *stack) spent(name string) (out spent, err error) {
 
 // cpuOf reads user and system time from /proc/PID/stat; a tick is 10 ms on Linux.
 func cpuOf(stat []byte) (float64, error) {
-	_, rest, ok := bytes.Cut(stat, []byte(") ")) // the name may hold anything
-	f := strings.Fields(string(rest))
-	if !ok || len(f) < 13 {
+	at := bytes.LastIndex(stat, []byte(") ")) // the name before it may hold anything
+	f := strings.Fields(string(stat[at+1:]))
+	if at < 0 || len(f) < 13 {
 		return 0, errors.New("/proc/PID/stat is cut short")
 	}
 	user, err := strconv.ParseFloat(f[11], 64)
