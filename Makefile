@@ -7,10 +7,11 @@ LDFLAGS := -X main.version=$(VERSION)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 20s
 TESTFLAGS ?=
-BENCHFLAGS ?= -work S1,S2,S3,one,idle -servers floor@50,tapecast@50,centrifuge@50
+BENCHFLAGS ?=
+SCALEFLAGS ?=
 COMPOSE ?= docker compose
 
-.PHONY: prove prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench loadtest docker up down test-stack clean
+.PHONY: prove prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench bench-peers bench-compare bench-scale bench-micro loadtest docker up down test-stack clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +23,7 @@ build: ## bin/tapecast
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapecast ./cmd/tapecast
 
 test: check ## everything: unit, race, conformance on kfake and Apache Kafka, whole pipeline, clients of other languages
+	cd bench && $(GO) test -timeout 10m ./...
 	@report=$$(mktemp); trap 'rm -f $$report' EXIT; \
 	export TAPECAST_TEST_REPORT=$$report; \
 	$(GO) test -json -race -timeout 30m $(TESTFLAGS) ./... | $(GO) run ./internal/testsum
@@ -30,6 +32,7 @@ check: ## formatting, vet, tidy modules
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed: $$bad"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+	cd bench && $(GO) vet ./... && $(GO) mod tidy -diff
 
 lint: ## golangci-lint (builds it the first time, about 3 minutes)
 	$(GO) run $(GOLANGCI) run ./...
@@ -39,11 +42,20 @@ fuzz: ## every fuzz target for FUZZTIME
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
 
-bench: ## benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
-
-bench-gateway: ## the gateway beside the raw socket and peers, on the same work
+bench: ## gateway, fan-out, whole hop, replay, storm, memory beside the raw socket; about 15 minutes, wants a quiet machine (docs/PERFORMANCE.md)
 	cd bench && $(GO) run . $(BENCHFLAGS)
+
+bench-peers: ## the gateway's works beside centrifuge, nats-server and gorilla
+	cd bench && $(GO) run . -peers -work S1,S2,S3,one,idle -history peers.jsonl $(BENCHFLAGS)
+
+bench-compare: ## the last two runs of `make bench` side by side
+	cd bench && $(GO) run . -compare
+
+bench-scale: ## nodes, Kafka bytes and money for a number of clients, from the last `make bench` (docs/SCALING.md)
+	cd bench && $(GO) run . scale $(SCALEFLAGS)
+
+bench-micro: ## the Go benchmarks of all packages
+	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 PROVE_FOR ?= 4m
 PROVE_DELIVERIES ?= 5000000
@@ -86,7 +98,7 @@ up: docker ## the local stack: Kafka, registry, several of each role, nginx, Pro
 down: ## stop the local stack; its data stays
 	$(COMPOSE) down
 
-test-stack: ## the tour of docs/QUICKSTART.md on a stack of its own, from nothing (Docker, about 15 minutes)
+test-stack: ## the tour of docs/QUICKSTART.md on a stack of its own, from nothing (Docker, about 7 minutes)
 	TAPECAST_TEST_STACK=1 $(GO) test -count=1 -v -timeout 40m -run TestTour ./internal/stacktest
 
 prove-clients: ## both clients against a gateway killed and restarted 100 times under load (needs node; ON=kafka: on Apache Kafka)
