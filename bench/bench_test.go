@@ -276,3 +276,32 @@ func TestRegistry(t *testing.T) {
 		t.Error("a run of nothing is no error")
 	}
 }
+
+func TestDocsAreFilled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "h.jsonl")
+	r := &run{Commit: "abc", Busy: true, Results: []outcome{{row: row{Work: "S1", Server: "tapecast@50", Figures: []figure{{perM, .25}, {"min/max", 1}}}, About: "about"}}}
+	if err := keep(path, r); err != nil {
+		t.Fatal(err)
+	}
+	doc := "before\n<!-- bench " + path + " S1 -->\nold\n<!-- end -->\nafter\n"
+	once, err := fill([]byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"before\n<!-- bench", "commit abc", "not to be quoted", "| tapecast@50 | 0.250 |\n", "<!-- end -->\nafter\n"} {
+		if !strings.Contains(string(once), want) {
+			t.Errorf("no %q in:\n%s", want, once)
+		}
+	}
+	if strings.Contains(string(once), "old") {
+		t.Error("what stood there is still there")
+	}
+	if twice, err := fill(once); err != nil || string(twice) != string(once) {
+		t.Errorf("filled twice it is another text: %v\n%s", err, twice)
+	}
+	for _, bad := range []string{"<!-- bench " + path + " S2 --><!-- end -->", "<!-- bench " + path + " S1 -->", "<!-- bench x -->\n<!-- end -->"} {
+		if _, err := fill([]byte(bad)); err == nil {
+			t.Errorf("%q is no error", bad)
+		}
+	}
+}

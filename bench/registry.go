@@ -54,10 +54,11 @@ type figure struct {
 }
 
 const (
-	perM    = "CPU-s/M" // user plus system seconds of the server's process per million of what is counted
-	user    = "user"    // user seconds alone of the same
-	xFloor  = "x floor" // perM over that of the floor, same work, hold and round
-	xWrite  = "x write" // perM over that of one raw write of the same run
+	perM    = "CPU-s/M"    // user plus system seconds of the server's process per million of what is counted
+	user    = "user"       // user seconds alone of the same
+	xFloor  = "x floor"    // perM over that of the floor, same work, hold and round
+	xOurs   = "x tapecast" // perM over tapecast's, same work and round; same hold where there is one
+	xWrite  = "x write"    // perM over that of one raw write of the same run
 	ofDue   = "% of due"
 	perSec  = "/s" // of what is counted
 	p50ms   = "p50 ms"

@@ -85,28 +85,35 @@ func (r *run) write() float64 {
 	return 0
 }
 
-// overFloor gives every row the ratio to the floor of the same round: the one
-// with the same hold or, where there is none, the first one.
+// overFloor gives every row the ratio to the floor of the same round, and the
+// peers the ratio to tapecast.
 func overFloor(rows []row) {
-	floors, first := map[string]float64{}, 0.0
+	over(rows, "floor", xFloor, func(string) bool { return true })
+	over(rows, "tapecast", xOurs, func(name string) bool { return name != "floor" && name != "tapecast" })
+}
+
+// over adds a ratio to what a server of the same hold needs or, where there is
+// none, the first one of that name.
+func over(rows []row, base, name string, to func(server string) bool) {
+	bases, first := map[string]float64{}, 0.0
 	for _, r := range rows {
-		name, hold, _ := strings.Cut(r.Server, "@")
-		if v, ok := r.get(perM); ok && name == "floor" {
-			floors[hold] = v
+		server, hold, _ := strings.Cut(r.Server, "@")
+		if v, ok := r.get(perM); ok && server == base {
+			bases[hold] = v
 			if first == 0 {
 				first = v
 			}
 		}
 	}
 	for i := range rows {
-		v, ok := rows[i].get(perM)
-		_, hold, _ := strings.Cut(rows[i].Server, "@")
-		floor := floors[hold]
-		if floor == 0 {
-			floor = first
+		server, hold, _ := strings.Cut(rows[i].Server, "@")
+		b := bases[hold]
+		if b == 0 {
+			b = first
 		}
-		if ok && floor > 0 {
-			rows[i].Figures = slices.Insert(rows[i].Figures, 1, figure{xFloor, v / floor})
+		if v, ok := rows[i].get(perM); ok && b > 0 && to(server) {
+			at := 1 + slices.IndexFunc(rows[i].Figures, func(f figure) bool { return f.Name == perM })
+			rows[i].Figures = slices.Insert(rows[i].Figures, at, figure{name, v / b})
 		}
 	}
 }
@@ -161,21 +168,23 @@ func (r *run) print(out io.Writer) error {
 	}
 	for _, rows := range byWork(r.Results) {
 		_, _ = fmt.Fprintf(w, "\n%s: %s\n", rows[0].Work, rows[0].About)
-		cells := func(o outcome, name string) string {
-			v, ok := o.get(name)
-			switch {
-			case !ok:
-				return "-"
-			case name == xFloor && o.Low != o.High:
-				return fmt.Sprintf("%s (%s-%s)", number(v), number(o.Low), number(o.High))
-			}
-			return number(v)
-		}
-		if err := table(w, rows, cells); err != nil {
+		if err := table(w, rows, cell); err != nil {
 			return err
 		}
 	}
 	return w.Flush()
+}
+
+// cell prints a figure; x floor with its ends over the rounds.
+func cell(o outcome, name string) string {
+	v, ok := o.get(name)
+	switch {
+	case !ok:
+		return "-"
+	case name == xFloor && o.Low != o.High:
+		return fmt.Sprintf("%s (%s-%s)", number(v), number(o.Low), number(o.High))
+	}
+	return number(v)
 }
 
 // byWork keeps the results of a work together, in their order.
@@ -191,14 +200,7 @@ func byWork(results []outcome) (out [][]outcome) {
 
 // table prints rows with a column for each figure that one of them has.
 func table(w io.Writer, rows []outcome, cell func(o outcome, name string) string) error {
-	var names []string
-	for _, o := range rows {
-		for _, f := range o.Figures {
-			if !slices.Contains(names, f.Name) {
-				names = append(names, f.Name)
-			}
-		}
-	}
+	names := columns(rows)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintf(t, "\t%s\t\n", strings.Join(names, "\t"))
 	for _, o := range rows {
@@ -209,6 +211,20 @@ func table(w io.Writer, rows []outcome, cell func(o outcome, name string) string
 		_, _ = fmt.Fprintln(t)
 	}
 	return t.Flush()
+}
+
+// columns are the figures of all rows, in the order of the rows that have most.
+func columns(rows []outcome) (names []string) {
+	rows = slices.Clone(rows)
+	slices.SortStableFunc(rows, func(a, b outcome) int { return len(b.Figures) - len(a.Figures) })
+	for _, o := range rows {
+		for _, f := range o.Figures {
+			if !slices.Contains(names, f.Name) {
+				names = append(names, f.Name)
+			}
+		}
+	}
+	return names
 }
 
 // number prints three digits that count, and whole numbers from 100 on.

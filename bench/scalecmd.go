@@ -14,7 +14,9 @@ import (
 var _ = command("scale", scaleMain)
 
 // scaleMain prints how large a deployment gets: `bench scale -clients 1e6,1e7`.
-func scaleMain(args []string) error {
+func scaleMain(args []string) error { return scale(os.Stdout, args) }
+
+func scale(out io.Writer, args []string) error {
 	fs := flag.NewFlagSet("scale", flag.ExitOnError)
 	history := fs.String("history", "history.jsonl", "unit costs are the last run's of this file, where no flag names them")
 	clients := fs.String("clients", "1e6,1e7,1e8", "comma between")
@@ -76,7 +78,7 @@ func scaleMain(args []string) error {
 	for _, m := range missing {
 		fmt.Fprintln(os.Stderr, "not in the history, 0 unless a flag says it:", m)
 	}
-	return printScale(os.Stdout, d, u, strings.Split(*clients, ","), all)
+	return printScale(out, d, u, strings.Split(*clients, ","), all)
 }
 
 // historic takes the unit costs from the history that the arguments name,

@@ -59,12 +59,19 @@ func registerWorks() struct{} {
 	return struct{}{}
 }
 
-// peers are the servers that a work is done with beside its own.
+// peers are the servers that a work is done with beside its own. @ms only
+// means something to centrifuge: the others have no such setting.
 func (w work) peers() []string {
-	if w.Name == "write" {
+	out := []string{"centrifuge@0", "nats", "prepared", "naive"}
+	switch w.Name {
+	case "write":
 		return nil
+	case "one":
+		return out
+	case "S1":
+		out = append([]string{"centrifuge@10"}, out...)
 	}
-	return []string{"centrifuge@50", "centrifuge@10", "centrifuge@0", "nats", "prepared", "naive"}
+	return append([]string{"centrifuge@50"}, out...)
 }
 
 // workNamed returns a work by its name or, from one process of the benchmark to
