@@ -65,7 +65,7 @@ prove: ## the proof of a commit: SEEDS simulated histories, PROVE_FOR of faults 
 	TAPECAST_TEST_SIM_SEEDS=$(SEEDS) TAPECAST_TEST_SIM_FIRST=$(FIRST) $(GO) test -count 1 -timeout 30m -run 'TestSimulation|TestKeptSeeds' -v ./internal/sim | grep -vE '^ *(=== |--- PASS)'
 	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=$(PROVE_FOR) TAPECAST_TEST_PROVE_DELIVERIES=$(PROVE_DELIVERIES) \
 	  $(GO) test -count 1 -timeout 60m -run '^TestProve$$' -v ./internal/e2e | grep -vE '^ *=== '
-	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^TestTopicsChange$$' -v ./internal/e2e | grep -vE '^ *=== '
+	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^(TestTopicsChange|TestACutLogIsTold)$$' -v ./internal/e2e | grep -vE '^ *=== '
 
 prove-controls: ## the proof's own proof: each known-bad behaviour has to turn it red
 	@out=$$(mktemp); trap 'rm -f $$out' EXIT; status=0; \
