@@ -11,7 +11,7 @@ BENCHFLAGS ?=
 SCALEFLAGS ?=
 COMPOSE ?= docker compose
 
-.PHONY: prove prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench bench-peers bench-compare bench-scale bench-micro loadtest docker up down test-stack clean
+.PHONY: prove prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench bench-peers bench-compare bench-scale bench-docs bench-micro loadtest docker up down test-stack clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench-compare: ## the last two runs of `make bench` side by side
 
 bench-scale: ## nodes, Kafka bytes and money for a number of clients, from the last `make bench` (docs/SCALING.md)
 	cd bench && $(GO) run . scale $(SCALEFLAGS)
+
+bench-docs: ## the tables of docs/PERFORMANCE.md and docs/SCALING.md, from the last runs
+	cd bench && $(GO) run . docs ../docs/PERFORMANCE.md ../docs/SCALING.md
 
 bench-micro: ## the Go benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
