@@ -9,40 +9,36 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/time/rate"
 
 	"github.com/tapecast/tapecast/internal/protocol"
 )
 
 // Bounds of the handshake.
 const (
-	readBuffer    = 512 // per session, for its life; commands are small
-	handshakeTime = 5 * time.Second
+	handshakeBuffer = 512
+	handshakeTime   = 5 * time.Second
 )
 
 var upgrader = websocket.Upgrader{
 	HandshakeTimeout: handshakeTime,
-	ReadBufferSize:   readBuffer,
-	WriteBufferSize:  readBuffer,
+	ReadBufferSize:   128, // what this one reads is parsed by a parser
+	WriteBufferSize:  handshakeBuffer,
 	WriteBufferPool:  &sync.Pool{}, // gorilla writes nothing after the handshake
 	Subprotocols:     []string{protocol.SubprotocolJSON, protocol.SubprotocolBatch, protocol.SubprotocolAvro},
 	CheckOrigin:      func(*http.Request) bool { return true }, // the door has
 }
 
-// hijacker gives gorilla the connection as a quietConn.
+// hijacker keeps the connection that gorilla takes.
 type hijacker struct {
 	http.ResponseWriter
-	conn *quietConn
+	conn net.Conn
 }
 
 // Hijack implements http.Hijacker.
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	h.conn = &quietConn{Conn: conn}
-	return h.conn, rw, nil
+	h.conn = conn
+	return conn, rw, err
 }
 
 // serveSocket upgrades a request and starts its session. The handler returns
@@ -60,22 +56,17 @@ func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 		s.o.Logger.Debug("upgrade failed", slog.Any("error", err))
 		return
 	}
-	h.conn.quiet.Store(true)
-	if !s.startSocket(h.conn.Conn, ws, leave) {
+	if !s.startSocket(h.conn, wireOf(ws.Subprotocol()), s.terms, leave) {
 		leave()
-		_ = h.conn.Conn.Close()
+		_ = h.conn.Close()
 	}
 }
 
 // startSocket starts a WebSocket's session: its loop and its reader.
-func (s *Service) startSocket(conn net.Conn, ws *websocket.Conn, leave func()) bool {
+func (s *Service) startSocket(conn net.Conn, w wire, terms *terms, leave func()) bool {
 	setSendBuffer(conn)
-	ws.SetReadLimit(int64(s.o.MaxCommand))
-	t := &socket{
-		conn: conn, ws: ws, timeout: s.o.WriteTimeout, maxLag: s.o.MaxLag, silence: 2 * s.o.Ping,
-		limit: rate.NewLimiter(rate.Limit(s.o.CommandRate), s.o.CommandBurst),
-	}
-	sess := newSession(s.rules, wireOf(ws.Subprotocol()), t, s.o.Logger)
+	t := &socket{conn: conn, terms: terms}
+	sess := newSession(s.rules, w, t, s.o.Logger)
 	sess.ping = s.o.Ping
 	t.sess = sess
 	sess.card.remote = conn.RemoteAddr().String()

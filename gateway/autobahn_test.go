@@ -15,7 +15,6 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
 )
 
 // kosokuVersion is the runner of the Autobahn cases, from PyPI.
@@ -61,36 +60,21 @@ func (s *Service) echo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h := &hijacker{ResponseWriter: w}
-	ws, err := upgrader.Upgrade(h, r, nil)
-	if err != nil {
+	if _, err := upgrader.Upgrade(h, r, nil); err != nil {
 		leave()
 		return
 	}
-	h.conn.quiet.Store(true)
-	ws.SetReadLimit(1 << 20)
-	t := &socket{conn: h.conn.Conn, ws: ws, timeout: s.o.WriteTimeout, silence: 2 * s.o.Ping, limit: rate.NewLimiter(rate.Inf, 0)}
-	sess := newSession(s.rules, textWire{}, t, s.o.Logger)
-	sess.ping, sess.wait = s.o.Ping, s.o.Drain
-	t.sess = sess
-	s.start(sess, "ws", leave, sess.run, func() error {
-		t.prepare()
-		for {
-			kind, text, err := ws.ReadMessage()
-			if err == nil && (kind == websocket.BinaryMessage || utf8.Valid(text)) {
-				op := byte(opText)
-				if kind == websocket.BinaryMessage {
-					op = opBinary
-				}
-				sess.hand(input{raw: appendFrame(nil, op, text)})
-				continue
-			}
-			if !t.message(kind, text, err) {
-				break
-			}
+	terms := *s.terms
+	terms.commands, terms.meaning = pace{}, func(_ *socket, kind int, text []byte) input {
+		switch {
+		case kind == websocket.BinaryMessage:
+			return input{raw: appendFrame(nil, opBinary, text)}
+		case !utf8.Valid(text):
+			return input{end: utf8Ending}
 		}
-		t.finish()
-		return nil
-	})
+		return input{raw: appendFrame(nil, opText, text)}
+	}
+	s.startSocket(h.conn, textWire{}, &terms, leave)
 }
 
 const opBinary = 0x82
@@ -98,7 +82,7 @@ const opBinary = 0x82
 // TestAutobahn runs cases 1 to 7 and 10 of the Autobahn suite.
 func TestAutobahn(t *testing.T) {
 	bin := kosoku(t)
-	r := newRig(t, false)
+	r := newRig(t, false, func(o *Options) { o.MaxCommand = 1 << 20 })
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", r.service.echo)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -1,7 +1,7 @@
 // Package gateway is stage 3 of 3: Batch to Frame to socket. It holds the
 // sessions: WebSocket, SSE and NDJSON, over the feed (package feed).
 //
-//	                readLoop ──commands──▶ mailbox ┐
+//	                readers  ──commands──▶ mailbox ┐
 //	socket ◀─bytes─ loop: conversation ◀────wake────┤
 //	                 │    subscriptions, cursors     └──wake── feed
 //	                 └──Read(cursor)──▶ tape
@@ -18,11 +18,15 @@
 // its part of the sessions and writes without waiting (see shard). TLS, HTTP
 // streams and other connections have a loop each.
 //
-// Goroutines: a shard per core; per WebSocket session a readLoop, while its
-// socket is full one that waits with the rest of a write, while it ends one
-// that says goodbye; where there is no shard a loop instead; one per HTTP
-// stream beside its handler; up to four short tasks per session while positions
-// are looked up. Service.Run waits for all of them.
+// On Linux the same sockets have no goroutine that reads either: they are parked
+// in an epoll set, and about one worker per core reads what comes (see readers).
+//
+// Goroutines: a shard and a worker per core; per WebSocket session one that
+// waits with the rest of a write while its socket is full, one that waits for
+// the rest of a command while half of it is there, one that says goodbye while
+// it ends; a readLoop where there is no epoll set, and a loop where there is no
+// shard; one per HTTP stream beside its handler; up to four short tasks per
+// session while positions are looked up. Service.Run waits for all of them.
 package gateway
 
 import (
@@ -72,7 +76,8 @@ type Options struct {
 	Ready          func() error   // nobody comes in before it has once returned nil; default Feed.Ready
 	Inspector      Inspector      // what operators are told of Kafka; nil = nothing
 
-	source feedSource // tests: instead of Feed
+	source   feedSource // tests: instead of Feed
+	portable bool       // tests: every socket has a goroutine that reads
 }
 
 func (o *Options) defaults() {
@@ -146,9 +151,11 @@ type Service struct {
 	door    *door
 	metrics *metrics
 	bounds  *boundsCache
+	terms   *terms
 
 	mu       sync.Mutex
 	shards   []*shard              // guarded by mu
+	readers  *readers              // guarded by mu; nil = every socket has a goroutine that reads
 	turn     int                   // guarded by mu: the shard that the next session joins
 	group    *errgroup.Group       // guarded by mu; nil = Run does not run
 	sessions map[*session]struct{} // guarded by mu
@@ -180,7 +187,7 @@ func New(o Options) (*Service, error) {
 		d.origins = append(d.origins, normalOrigin(origin))
 	}
 	return &Service{
-		o: o, door: d, metrics: m, bounds: newBoundsCache(o.source), sessions: map[*session]struct{}{},
+		o: o, door: d, metrics: m, terms: newTerms(&o), bounds: newBoundsCache(o.source), sessions: map[*session]struct{}{},
 		rules: &rules{
 			feed: o.source, metrics: m, snapshots: snapshots, heartbeat: o.Heartbeat,
 			maxSubs: o.MaxSubs, maxParts: o.MaxPartitions, maxLag: o.MaxLag,
@@ -202,8 +209,9 @@ func (s *Service) Run(ctx context.Context) error {
 		shards[i] = newShard(group, s.metrics, s.o.Logger)
 		group.Go(shards[i].run)
 	}
+	readers := s.newReaders()
 	s.mu.Lock()
-	s.group, s.shards = group, shards
+	s.group, s.shards, s.readers = group, shards, readers
 	s.door.set(nil)
 	s.mu.Unlock()
 	s.o.Logger.Info("gateway takes sessions", slog.Int("max_sessions", s.o.MaxSessions))
@@ -230,6 +238,9 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	defer timer.Stop()
 	_ = group.Wait() // sessions return no errors
+	if readers != nil {
+		readers.stop()
+	}
 	s.o.Logger.Info("gateway drained")
 	return nil
 }
@@ -286,16 +297,47 @@ func (s *Service) start(sess *session, transport string, leave func(), bodies ..
 		g.Dec()
 		leave()
 	}
-	if sess.socket != nil {
-		s.turn = (s.turn + 1) % len(s.shards)
-		sess.shard, sess.woken = s.shards[s.turn], nil
-		sess.socket.attempt = &sess.shard.attempt
-		sess.shard.join(sess)
+	sess.closed = make(chan struct{})
+	if sess.socket == nil {
+		sess.woken = make(chan struct{}, 1)
+	} else if s.enter(sess) {
+		return true
 	}
 	for _, body := range bodies {
 		s.group.Go(body)
 	}
 	return true
+}
+
+// enter gives a session to a shard, and its socket to the readers. parked=false:
+// it has to have a reader of its own. s.mu is held.
+func (s *Service) enter(sess *session) (parked bool) {
+	t := sess.socket
+	if s.readers != nil && s.readers.join(t) == nil {
+		sess.closed = nil
+	}
+	s.turn = (s.turn + 1) % len(s.shards)
+	sess.shard = s.shards[s.turn]
+	t.attempt = &sess.shard.attempt
+	sess.shard.join(sess)
+	if t.readers == nil {
+		return false
+	}
+	t.readers.push(t)
+	return true
+}
+
+// newReaders makes the readers; nil: this system has none.
+func (s *Service) newReaders() *readers {
+	if s.o.portable {
+		return nil
+	}
+	r, err := newReaders(s.terms)
+	if err != nil {
+		s.o.Logger.Info("every socket has a goroutine that reads", slog.Any("reason", err))
+		return nil
+	}
+	return r
 }
 
 // Register mounts /ws, GET /v1/topics, GET /v1/topics/{topic} and GET /v1/topics/{topic}/events.

@@ -14,11 +14,17 @@ type input struct {
 	refused *protocol.Error   // why it is not done; with a text its id is echoed
 	cmd     *protocol.Command // one that was parsed elsewhere
 	raw     []byte            // a WebSocket control frame to send
+	pong    bool              // raw answers a ping: a later one may stand for it
 	end     *ending
 }
 
-// inboxSize is how many inputs wait for the loop; a reader that is ahead waits.
-const inboxSize = 4
+const (
+	// inboxSize is how many inputs wait for the loop; a reader that is ahead waits.
+	inboxSize = 4
+	// maxPongs is how many may wait with them (no reader waits for a ping's
+	// sake). Then only the last ping is answered: RFC 6455, section 5.5.3.
+	maxPongs = 16
+)
 
 // mail is what has come for a session's loop.
 type mail struct {
@@ -34,14 +40,13 @@ type mailbox struct {
 	posted atomic.Bool // something came since the loop took last
 
 	mu   sync.Mutex
-	room sync.Cond // of mu: there is room for inputs, or it is over
-	mail mail      // guarded by mu
-	over bool      // guarded by mu: nobody takes any more
+	mail mail   // guarded by mu
+	room func() // guarded by mu: whom to call when there is room for inputs, or it is over; nil = nobody
+	over bool   // guarded by mu: nobody takes any more
 }
 
 func (m *mailbox) init(wake func()) {
 	m.wake = wake
-	m.room.L = &m.mu
 }
 
 // post tells the loop that something came.
@@ -50,15 +55,43 @@ func (m *mailbox) post() {
 	m.wake()
 }
 
-// hand hands an input over, and waits for room. After the end it goes to nobody.
-func (m *mailbox) hand(in input) {
+// put hands an input over. full: the reader has to wait before it reads on, see
+// whenRoom. After the end it goes to nobody.
+func (m *mailbox) put(in input) (full bool) {
 	m.mu.Lock()
-	for len(m.mail.inputs) >= inboxSize && !m.over {
-		m.room.Wait()
+	waiting := m.mail.inputs
+	if n := len(waiting); in.pong && n >= maxPongs && waiting[n-1].pong {
+		waiting[n-1] = in
+	} else if !m.over {
+		m.mail.inputs = append(waiting, in)
 	}
-	m.mail.inputs = append(m.mail.inputs, in)
+	full = len(m.mail.inputs) >= inboxSize && !m.over
 	m.mu.Unlock()
 	m.post()
+	return full
+}
+
+// whenRoom has fn called, once, when there is room for inputs or it is over.
+// false: that is so now, and fn is not called.
+func (m *mailbox) whenRoom(fn func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.mail.inputs) < inboxSize || m.over {
+		return false
+	}
+	m.room = fn
+	return true
+}
+
+// hand hands an input over, and waits until there is room for more.
+func (m *mailbox) hand(in input) {
+	if !m.put(in) {
+		return
+	}
+	room := make(chan struct{})
+	if m.whenRoom(func() { close(room) }) {
+		<-room
+	}
 }
 
 // result hands a task's result over.
@@ -92,13 +125,17 @@ func (m *mailbox) take(inputs bool) (got mail, left bool) {
 		return mail{}, false
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	got, m.mail = m.mail, mail{}
+	var room func()
 	if !inputs {
 		m.mail.inputs, got.inputs = got.inputs, nil
 		left = len(m.mail.inputs) > 0
 	} else if got.inputs != nil {
-		m.room.Signal()
+		room, m.room = m.room, nil
+	}
+	m.mu.Unlock()
+	if room != nil {
+		room()
 	}
 	return got, left
 }
@@ -107,6 +144,10 @@ func (m *mailbox) take(inputs bool) (got mail, left bool) {
 func (m *mailbox) close() {
 	m.mu.Lock()
 	m.over = true
+	room := m.room
+	m.room = nil
 	m.mu.Unlock()
-	m.room.Broadcast()
+	if room != nil {
+		room()
+	}
 }

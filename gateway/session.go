@@ -52,7 +52,7 @@ type session struct {
 	mailbox
 	shardState
 	woken  chan struct{} // to the loop; holds one; never closed; nil in a shard
-	closed chan struct{} // closed when the transport was told to close
+	closed chan struct{} // closed when the transport was told to close; nil = nobody waits for it
 
 	tasks errgroup.Group // waited for by run
 
@@ -73,7 +73,7 @@ type session struct {
 // newSession makes a session that is to run in a loop of its own, or, if its
 // shard is set before it starts, in that.
 func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
-	s := &session{out: out, log: log, woken: make(chan struct{}, 1), closed: make(chan struct{}), endTask: func() {}}
+	s := &session{out: out, log: log, endTask: func() {}}
 	s.mailbox.init(func() {
 		if s.shard != nil {
 			s.shard.wake(s)
@@ -143,7 +143,9 @@ func (s *session) finish(e *ending) {
 		s.contain(func() { s.goodbye(e) })
 	}
 	s.out.close(e.code)
-	close(s.closed)
+	if s.closed != nil {
+		close(s.closed)
+	}
 	s.contain(s.conv.closeAll)
 	s.conv.metrics.closes.of(e.reason).Inc()
 }
@@ -205,6 +207,10 @@ func (s *session) turn() (e *ending, again bool) {
 		}
 		if !s.closeAt.IsZero() && !now.Before(s.closeAt) {
 			e = &ending{reason: "drain", code: protocol.CloseRestart, bye: string(protocol.CodeDraining), retry: true, wait: s.wait}
+			return
+		}
+		if silentAt := s.silentAt(); !silentAt.IsZero() && !now.Before(silentAt) {
+			e = silentEnding
 			return
 		}
 		var err error
@@ -345,7 +351,7 @@ func (s *session) send(b *block) error {
 // next tells when something is due without a wake.
 func (s *session) next() time.Time {
 	at := s.conv.deadline()
-	for _, t := range []time.Time{s.closeAt, s.pingAt} {
+	for _, t := range []time.Time{s.closeAt, s.pingAt, s.silentAt()} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

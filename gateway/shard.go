@@ -323,6 +323,7 @@ func (sh *shard) end(s *session, e *ending) {
 	sh.mu.Unlock()
 	sh.group.Go(func() error {
 		s.finish(e)
+		s.socket.over()
 		return nil
 	})
 }

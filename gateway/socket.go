@@ -14,7 +14,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/time/rate"
 
 	"github.com/tapecast/tapecast/internal/protocol"
 )
@@ -27,52 +26,32 @@ const (
 	maxFloods   = 64              // commands over the limit, one after the other, before the close
 )
 
-// quietConn is the connection under gorilla's Conn. Once quiet, what gorilla
-// would write (answers to protocol errors and to messages that are too big)
-// goes nowhere: the session's loop writes to the socket itself, and a frame of
-// somebody else could land inside one of its own.
-type quietConn struct {
-	net.Conn
-	quiet atomic.Bool
-}
-
-func (c *quietConn) Write(p []byte) (int, error) {
-	if c.quiet.Load() {
-		return len(p), nil
-	}
-	return c.Conn.Write(p)
-}
-
-func (c *quietConn) SetWriteDeadline(t time.Time) error {
-	if c.quiet.Load() {
-		return nil
-	}
-	return c.Conn.SetWriteDeadline(t)
-}
-
-// socket is a WebSocket as a transport. The reading side belongs to readLoop,
-// the writing side to the session's loop.
+// socket is a WebSocket as a transport. The reading side belongs to whoever
+// reads, the writing side to the session's loop.
 type socket struct {
 	// static after construction
 	conn    net.Conn
-	ws      *websocket.Conn // for reading only
-	silence time.Duration   // a client that says nothing for that long is gone
-	limit   *rate.Limiter
+	raw     syscall.RawConn // conn's, for attempts; nil = there are none
+	terms   *terms
+	sess    *session
+	readers *readers // who read it; nil = a goroutine of its own, readLoop
+	token   uint64   // its place there
 
 	// owned by the session's loop
-	raw     syscall.RawConn // for attempts
-	attempt *attempt        // its shard's; nil = writes wait
-	rest    []byte          // what the socket has not taken yet; nil = nothing
-	timeout time.Duration   // a write that moves nothing for that long fails
-	maxLag  time.Duration   // a write that is not done after that long fails; 0 = no limit
-	slow    bool            // closed for that; read by readLoop after the close
+	attempt *attempt // its shard's; nil = writes wait
+	rest    []byte   // what the socket has not taken yet; nil = nothing
+	hurried bool     // the last writes
+	slow    bool     // closed for that; read by finish
 
-	sess    *session    // static
-	closing atomic.Bool // set by the loop: readLoop only discards
+	closing atomic.Bool  // set by the loop: what comes is only discarded
+	holder  atomic.Int32 // a holder
+	heardAt atomic.Int64 // since terms.start: something came
 
-	// owned by readLoop
-	floods  int
+	// owned by who reads
 	goodbye bool // the client closed in good form
+	floods  int32
+	bucket  bucket  // of commands
+	parser  *parser // with bytes of it; nil = there are none
 }
 
 // write writes a block with the socket's own methods: gorilla's would refuse
@@ -82,13 +61,22 @@ func (t *socket) write(b *block) error {
 		return t.offer(b)
 	}
 	end := time.Time{}
-	if t.maxLag > 0 {
-		end = time.Now().Add(t.maxLag)
+	if _, lag := t.limits(); lag > 0 {
+		end = time.Now().Add(lag)
 	}
 	if err := t.send(b.buf[b.head:], end); err != nil {
 		return err
 	}
 	return t.send(b.tail, end)
+}
+
+// limits tells how long a write may move nothing, and how long it may take in
+// all (0 = no limit).
+func (t *socket) limits() (stalled, all time.Duration) {
+	if t.hurried {
+		return goodbyeTime, goodbyeTime
+	}
+	return t.terms.timeout, t.terms.maxLag
 }
 
 // offer writes what the socket takes at once, and keeps the rest: shared
@@ -121,8 +109,8 @@ func (t *socket) waits() bool { return t.rest != nil }
 // await writes the rest.
 func (t *socket) await() error {
 	end := time.Time{}
-	if t.maxLag > 0 {
-		end = time.Now().Add(t.maxLag)
+	if _, lag := t.limits(); lag > 0 {
+		end = time.Now().Add(lag)
 	}
 	err := t.send(t.rest, end)
 	t.rest = nil
@@ -132,12 +120,13 @@ func (t *socket) await() error {
 
 func (t *socket) send(p []byte, end time.Time) error {
 	_, isTLS := t.conn.(*tls.Conn)
+	timeout, _ := t.limits()
 	for len(p) > 0 {
 		piece := p
 		if isTLS { // TLS cannot go on after a deadline: small pieces, each with its own
 			piece = p[:min(len(p), tlsChunk)]
 		}
-		deadline := time.Now().Add(t.timeout)
+		deadline := time.Now().Add(timeout)
 		if !end.IsZero() && end.Before(deadline) {
 			deadline = end
 		}
@@ -172,10 +161,10 @@ func (t *socket) reset() {
 func (t *socket) abort() { _ = t.conn.Close() }
 
 // hurry implements transport.
-func (t *socket) hurry() { t.timeout, t.maxLag, t.attempt = goodbyeTime, goodbyeTime, nil }
+func (t *socket) hurry() { t.hurried, t.attempt = true, nil }
 
-// close sends the close frame and gives the client a moment to answer; the
-// readLoop closes the connection.
+// close sends the close frame and gives the client a moment to answer; finish
+// closes the connection.
 func (t *socket) close(code protocol.CloseCode) {
 	t.closing.Store(true)
 	t.slow = code == protocol.CloseSlow
@@ -204,62 +193,68 @@ const closeEmpty protocol.CloseCode = 1005
 // Errors by which handlers end the reading.
 var errFlood = errors.New("commands come too fast")
 
-// readLoop reads commands and hands them to the session until the client or
-// the session ends. Then it discards what still comes, for a moment: closing a
-// socket with unread data would take the close frame away from the client. It
-// is the last of the session to end. It has the form that an errgroup starts.
+// readLoop reads commands until the client or the session ends. It is the last
+// of the session to end. It has the form that an errgroup starts.
 func (t *socket) readLoop() error {
-	t.prepare()
-	for t.readOne() { //nolint:revive // what waits has a small stack, see session.loop
+	p := newParser(loopBuffer, t.terms.limit)
+	p.t = t
+	t.heard()
+	for t.readOne(p) { //nolint:revive // what waits has a small stack, see session.loop
 	}
+	<-t.sess.closed
 	t.finish()
 	return nil
 }
 
-// prepare puts gorilla's handlers in place: they hand over, and write nothing.
-func (t *socket) prepare() {
-	t.ws.SetPingHandler(func(data string) error {
-		if !t.limit.Allow() && t.flooded() {
-			return errFlood
-		}
-		t.heard()
-		t.sess.hand(input{raw: appendFrame(nil, opPong, []byte(data))})
-		return nil
-	})
-	t.ws.SetPongHandler(func(string) error { t.heard(); return nil })
-	t.ws.SetCloseHandler(func(int, string) error { return nil })
-	t.heard()
-}
-
 // readOne reads one message, and tells whether to go on.
-func (t *socket) readOne() bool {
-	kind, text, err := t.ws.ReadMessage()
-	return t.message(kind, text, err)
-}
-
-// message hands a message, or why there is none, to the session.
-func (t *socket) message(kind int, text []byte, err error) (more bool) {
+func (t *socket) readOne(p *parser) bool {
 	var in input
-	if !t.sess.contain(func() {
-		if err != nil {
-			in.end = readEnding(err)
-			return
-		}
-		t.heard()
-		in = t.input(kind, text)
-	}) {
-		in.end = panicEnding
+	var some bool
+	if !t.sess.contain(func() { in, some = t.read(p) }) {
+		in, some = input{end: panicEnding}, true
 	}
-	t.goodbye = in.end != nil && in.end.reason == "client"
-	t.sess.hand(in)
+	t.goodbye = in.end.byClient()
+	if some {
+		t.sess.hand(in)
+	}
 	return in.end == nil && !t.closing.Load()
 }
 
-// finish waits for the session's end, and closes the connection.
+// read makes the next message, or why there is none, an input. some=false:
+// nothing but control frames came.
+func (t *socket) read(p *parser) (in input, some bool) {
+	kind, text, some, err := p.next()
+	switch {
+	case err != nil:
+		return input{end: readEnding(err)}, true
+	case !some:
+		return input{}, false
+	}
+	t.heard()
+	return t.terms.meaning(t, kind, text), true
+}
+
+// pinged answers a client's ping.
+func (t *socket) pinged(data string) error {
+	if !t.bucket.take(t.terms.commands, t.terms.now()) && t.flooded() {
+		return errFlood
+	}
+	t.heard()
+	t.sess.put(input{raw: appendFrame(nil, opPong, []byte(data)), pong: true})
+	return nil
+}
+
+// finish discards what still comes, for a moment, and closes the connection:
+// closing a socket with unread data would take the close frame away from the
+// client. It comes after the end of both the session and the reading.
 func (t *socket) finish() {
-	<-t.sess.closed
+	if t.readers != nil {
+		t.readers.forget(t)
+	}
+	t.parser = nil
 	if !t.goodbye {
-		t.discard()
+		_ = t.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
+		_, _ = io.Copy(io.Discard, t.conn)
 	}
 	if t.slow {
 		t.reset()
@@ -268,23 +263,28 @@ func (t *socket) finish() {
 	t.sess.ended()
 }
 
-// discard waits for the end of the stream, for a moment.
-func (t *socket) discard() {
-	_ = t.conn.SetReadDeadline(time.Now().Add(goodbyeTime))
-	_, _ = io.Copy(io.Discard, t.conn)
-}
-
-// heard puts off the moment at which the client counts as gone.
-func (t *socket) heard() {
-	if t.silence > 0 && !t.closing.Load() {
-		_ = t.conn.SetReadDeadline(time.Now().Add(t.silence))
+// over tells that the session has ended.
+func (t *socket) over() {
+	if t.readers != nil {
+		t.readers.quit(t)
 	}
 }
 
-// input makes one message an input. The loop parses it: this goroutine's stack
-// stays small.
+// heard puts off the moment at which the client counts as gone.
+func (t *socket) heard() { t.heardAt.Store(int64(t.terms.now())) }
+
+// silentAt is when the client counts as gone, since terms.start; 0 = never.
+func (t *socket) silentAt() time.Duration {
+	if t.terms.silence <= 0 || t.closing.Load() {
+		return 0
+	}
+	return time.Duration(t.heardAt.Load()) + t.terms.silence
+}
+
+// input makes one message an input. The loop parses it: the reader's stack stays
+// small.
 func (t *socket) input(kind int, text []byte) input {
-	if !t.limit.Allow() {
+	if !t.bucket.take(t.terms.commands, t.terms.now()) {
 		if t.flooded() {
 			return input{end: floodEnding}
 		}
@@ -308,6 +308,8 @@ func (t *socket) flooded() bool {
 	return t.floods > maxFloods
 }
 
+var silentEnding = &ending{reason: "timeout", code: protocol.CloseTimeout, bye: "timeout", retry: true}
+
 var floodEnding = &ending{reason: "flood", code: protocol.CloseFlood, bye: string(protocol.CodeRate)}
 
 // readEnding says what a read error means.
@@ -323,9 +325,12 @@ func readEnding(err error) *ending {
 		// The close is answered at once: nothing that was not sent follows it.
 		return &ending{reason: "client", code: protocol.CloseCode(closed.Code), dead: true} //nolint:gosec // 16 bits on the wire
 	case errors.As(err, &timeout) && timeout.Timeout(): // gorilla hides os.ErrDeadlineExceeded
-		return &ending{reason: "timeout", code: protocol.CloseTimeout, bye: "timeout", retry: true}
+		return silentEnding
 	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil:
 		return &ending{reason: "protocol", code: protocol.CloseProtocol}
 	}
 	return goneEnding
 }
+
+// byClient tells whether the client closed in good form.
+func (e *ending) byClient() bool { return e != nil && e.reason == "client" }
