@@ -31,8 +31,8 @@ type block struct {
 	lru *list.Element // owned by the cache
 
 	// guarded by the cache's mu
-	follows bool // it was read because somebody had come to the end of the block before it
-	ahead   bool // what follows it was asked for
+	run   int  // the how manyth block of a stretch that was read on and on
+	ahead bool // what follows it was asked for
 
 	runs []atomic.Pointer[run] // set under mu, never changed after
 

@@ -14,6 +14,7 @@ type env struct {
 	// static after construction
 	open     func(topic string, id stream.TopicID, partition int32) reader
 	bounds   func(ctx context.Context, topic string, id stream.TopicID, partitions []int32) (map[int32]broker.Bounds, error)
+	asker    *asker
 	refresh  func() // asks the catalogue soon
 	spawn    func(fn func(ctx context.Context))
 	budget   *budget

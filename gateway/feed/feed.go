@@ -136,6 +136,7 @@ func New(o Options) (*Feed, error) {
 			return o.Client.NewReader(topic, id, partition)
 		},
 		bounds:     o.Client.BoundsOf,
+		asker:      newAsker(f.spawner.spawn, o.Client.BoundsOf),
 		refresh:    f.refresh,
 		spawn:      f.spawner.spawn,
 		budget:     newBudget(o.TapeBytes),

@@ -95,7 +95,7 @@ func (b *backoff) wait(ctx context.Context) error {
 // takes no token from those that do: a fetch that is slow changes to the slow
 // ones, where its shelf then begins until it is quick again, and is given up
 // if too many are slow already.
-func (c *cache) fetch(ctx context.Context, sh *shelf, r reader, from int64) (broker.Span, error) {
+func (c *cache) fetch(ctx context.Context, sh *shelf, r reader, from int64, size int) (broker.Span, error) {
 	if err := c.rate.wait(ctx); err != nil {
 		return broker.Span{}, err
 	}
@@ -125,7 +125,7 @@ func (c *cache) fetch(ctx context.Context, sh *shelf, r reader, from int64) (bro
 			moved <- false
 		}
 	})
-	span, err := r.Read(ctx, from, fetchBytes, 0)
+	span, err := r.Read(ctx, from, size, 0)
 	if !timer.Stop() && <-moved {
 		tokens = c.slow
 	}

@@ -20,8 +20,12 @@ const (
 	// blockAlign rounds the start of a cold read down, so that cursors that
 	// come one by one in falling order do not make a fetch each.
 	blockAlign = 256
-	// fetchBytes is asked for with one replay fetch.
+	// firstBytes is asked for with the first fetch of a stretch, as most who
+	// come back missed little; fetchBytes with those that follow it.
+	firstBytes = 256 << 10
 	fetchBytes = 1 << 20
+	// aheadFrom is from which block of a stretch on the next one is read ahead.
+	aheadFrom = 3
 	// maxWalks bounds the replay fetches under way on a node, and maxSlow those
 	// that wait for a leader that is slow or away: those take nothing from the
 	// others but a connection each.
@@ -130,7 +134,7 @@ func (c *cache) find(sh *shelf, cursor int64) (b *block, start int64) {
 // reads on and on: the next one is there, then, when this one is written. It is
 // one block, and none when the cache is nearly full.
 func (c *cache) readAhead(sh *shelf, b *block) {
-	if !b.follows || b.ahead {
+	if b.run < aheadFrom || b.ahead {
 		return
 	}
 	b.ahead = true
@@ -216,6 +220,15 @@ func (sh *shelf) at(offset int64) *block {
 	return nil
 }
 
+// behind tells how many blocks, one after the other, end at an offset.
+func (sh *shelf) behind(offset int64) int {
+	i := sort.Search(len(sh.blocks), func(i int) bool { return sh.blocks[i].from >= offset })
+	if i == 0 || sh.blocks[i-1].to != offset {
+		return 0
+	}
+	return sh.blocks[i-1].run
+}
+
 // around returns where the hole around an offset that is in no block begins and ends.
 func (sh *shelf) around(offset int64) (from, to int64) {
 	i := sort.Search(len(sh.blocks), func(i int) bool { return sh.blocks[i].to > offset })
@@ -265,11 +278,11 @@ func (c *cache) walk(ctx context.Context, sh *shelf) {
 	defer r.Close()
 	back := newBackoff(50*time.Millisecond, 2*time.Second)
 	for pos := int64(0); ; {
-		from, limit, ok := c.next(sh, pos)
+		from, limit, size, ok := c.next(sh, pos)
 		if !ok {
 			return
 		}
-		span, err := c.fetch(ctx, sh, r, from)
+		span, err := c.fetch(ctx, sh, r, from, size)
 		if ctx.Err() != nil {
 			return // Run has ended, and with it every sub
 		}
@@ -290,7 +303,7 @@ func (c *cache) walk(ctx context.Context, sh *shelf) {
 
 // next finishes what needs no fetch and tells where to read. ok=false: nobody
 // waits, and the walk is over.
-func (c *cache) next(sh *shelf, pos int64) (from, limit int64, ok bool) {
+func (c *cache) next(sh *shelf, pos int64) (from, limit int64, size int, ok bool) {
 	c.mu.Lock()
 	done := sh.finish(sh.served)
 	var pick *want
@@ -304,10 +317,14 @@ func (c *cache) next(sh *shelf, pos int64) (from, limit int64, ok bool) {
 		sh.walking = false
 	} else {
 		from, limit = sh.around(pick.cursor)
+		size = firstBytes
+		if sh.behind(from) > 0 {
+			size = fetchBytes
+		}
 	}
 	c.mu.Unlock()
 	tell(done)
-	return from, limit, pick != nil
+	return from, limit, size, pick != nil
 }
 
 // before orders cursors as a walk that stands at pos meets them.
@@ -401,7 +418,7 @@ func (c *cache) insert(sh *shelf, from, to int64, span broker.Span) {
 func (c *cache) put(sh *shelf, b *block) {
 	b.lru = c.lru.PushFront(entry{sh, b})
 	i := sort.Search(len(sh.blocks), func(i int) bool { return sh.blocks[i].from >= b.from })
-	b.follows = i > 0 && sh.blocks[i-1].to == b.from
+	b.run = sh.behind(b.from) + 1
 	sh.blocks = slices.Insert(sh.blocks, i, b)
 	c.counts.blocks.Inc()
 	c.shrink()

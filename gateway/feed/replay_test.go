@@ -154,10 +154,14 @@ func TestWhoReadsOnIsReadAheadOf(t *testing.T) {
 	require.Nil(t, b)
 	_, _ = r.read(0, 5, all)
 	require.Equal(t, 1, fetches(), "one block is wanted: one is read")
-	b, _ = r.cache.find(r.sh, 0)
-	at := b.to
-	_, _ = r.read(at, at+1, all) // goes on to the second block
-	require.Eventually(t, func() bool { return fetches() == 3 }, patience, time.Millisecond, "the third is read ahead")
+	at := int64(0)
+	for n := 1; n < aheadFrom; n++ { // goes on, block by block
+		b, _ = r.cache.find(r.sh, at)
+		at = b.to
+		_, _ = r.read(at, at+1, all)
+		require.LessOrEqual(t, n+1, fetches())
+	}
+	require.Eventually(t, func() bool { return fetches() == aheadFrom+1 }, patience, time.Millisecond, "the next is read ahead")
 	got, _ := r.read(0, 2000, all)
 	require.Equal(t, l.want(0, 2000, all), got)
 	require.LessOrEqual(t, fetches(), 2000*7/6/100+2, "and nothing twice")
@@ -178,7 +182,7 @@ func TestReadingAheadGivesUpWhereKafkaIsAway(t *testing.T) {
 	l.err = fmt.Errorf("away")
 	l.mu.Unlock()
 	r.cache.mu.Lock()
-	b.follows = true
+	b.run = aheadFrom
 	r.cache.readAhead(r.sh, b)
 	r.cache.mu.Unlock()
 	require.Eventually(t, func() bool {

@@ -205,12 +205,13 @@ func (s *Sub) part(id int32) *subPart {
 
 // Bounds asks Kafka afresh for first retained and end offsets.
 // stream.ErrTopicChanged: they would be those of another incarnation than Epoch.
+// The answer is shared with whoever asks at the same time: nobody may change it.
 func (s *Sub) Bounds(ctx context.Context) (map[int32]broker.Bounds, error) {
 	return s.bounds(ctx, s.Partitions())
 }
 
 func (s *Sub) bounds(ctx context.Context, ids []int32) (map[int32]broker.Bounds, error) {
-	b, err := s.feed.env.bounds(ctx, s.topic.name, s.Epoch(), ids)
+	b, err := s.feed.env.asker.bounds(ctx, s.topic.name, s.Epoch(), len(ids))
 	if errors.Is(err, stream.ErrTopicChanged) {
 		s.feed.refresh()
 	}
