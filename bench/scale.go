@@ -191,3 +191,26 @@ func costsOf(r *run) (u unitCosts, missing []string) {
 	}
 	return u, missing
 }
+
+// evenBytes is the share below which interest-driven delivery moves fewer
+// bytes through Kafka than reading all does, per gateway; 1 = always fewer.
+func evenBytes(p plant, u unitCosts) float64 {
+	hop := line{u.HopBytes.A * (1 + p.Replicas), u.HopBytes.B * (1 + p.Replicas)}
+	if hop.at(1) <= u.FeedBytes {
+		return 1
+	}
+	if hop.B <= 0 {
+		return 0
+	}
+	return max(0, (u.FeedBytes-hop.A)/hop.B)
+}
+
+// evenGateways is the number of gateways, each with this share, from which on
+// the CPU that the fan-out saves them is more than its own; +Inf = never.
+func evenGateways(u unitCosts, share float64) float64 {
+	saved := u.GateDirect.at(share) - u.GateHop.at(share) - share*u.FanRead.B
+	if saved <= 0 {
+		return math.Inf(1)
+	}
+	return math.Ceil(u.FanRead.A / saved)
+}

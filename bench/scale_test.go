@@ -88,7 +88,7 @@ func TestCostsComeFromARun(t *testing.T) {
 	near(t, "a gateway's event that it does not need", through(.01, 1.01, 1, 2).at(0), 1)
 	var out bytes.Buffer
 	d := demand{Clients: 1e6, Events: 1, Keys: 1, PerSub: 1, Frame: 150}
-	if err := printScale(&out, d, testCosts, []string{"1e6"}, []sized{size(d, testPlant, testCosts, false), {}}); err != nil {
+	if err := printScale(&out, d, testPlant, testCosts, []string{"1e6"}, []sized{size(d, testPlant, testCosts, false), {}}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), "delivery topics 6 - Kafka in") {
@@ -114,5 +114,15 @@ func TestHistogram(t *testing.T) {
 	near(t, "CPU of a process with ) in its name", cpu, 2)
 	if _, err := cpuOf([]byte("12 (a")); err == nil {
 		t.Error("a cut line is no error")
+	}
+}
+
+func TestWhereInterestPays(t *testing.T) {
+	// The hop moves 100 s bytes in, three times, and out; reading all moves 100 out.
+	near(t, "share", evenBytes(testPlant, testCosts), .25)
+	// The fan-out takes 4 us an event and s for each gateway; a gateway saves 2 + 2 s - 3 s.
+	near(t, "gateways at half", evenGateways(testCosts, .5), 4)
+	if n := evenGateways(testCosts, 1); !math.IsInf(n, 1) {
+		t.Errorf("with nothing saved it pays from %v gateways on", n)
 	}
 }

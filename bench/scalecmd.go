@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -78,7 +79,7 @@ func scale(out io.Writer, args []string) error {
 	for _, m := range missing {
 		fmt.Fprintln(os.Stderr, "not in the history, 0 unless a flag says it:", m)
 	}
-	return printScale(out, d, u, strings.Split(*clients, ","), all)
+	return printScale(out, d, p, u, strings.Split(*clients, ","), all)
 }
 
 // historic takes the unit costs from the history that the arguments name,
@@ -101,11 +102,13 @@ func historic(args []string) (unitCosts, []string) {
 }
 
 // printScale prints a column for each size and way.
-func printScale(out io.Writer, d demand, u unitCosts, clients []string, all []sized) error {
+func printScale(out io.Writer, d demand, p plant, u unitCosts, clients []string, all []sized) error {
 	w := bufio.NewWriter(out)
 	_, _ = fmt.Fprintf(w, "A client gets %.1f events/s in %.1f writes/s. Unit costs: write %.2f us, delivery %.3f us, ingest %.2f us, session %.1f kB, an event %.0f B in the feed;\n"+
-		"with the share s of the events that a gateway needs: fan-out %s us, gateway %s us behind it, %s us without, delivery topic %s B an event.\n\n",
+		"with the share s of the events that a gateway needs: fan-out %s us, gateway %s us behind it, %s us without, delivery topic %s B an event.\n",
 		d.rate(), d.writes(), u.Write, u.Delivery, u.Ingest, u.Session, u.FeedBytes, u.FanRead, u.GateHop, u.GateDirect, u.HopBytes)
+	_, _ = fmt.Fprintf(w, "By interest: fewer bytes through Kafka while s is below %.0f %%; less CPU in all from %s gateways on that need 1 %% of the events each, %s that need 50 %%, %s that need all.\n\n",
+		100*evenBytes(p, u), gateways(u, .01), gateways(u, .5), gateways(u, 1))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	line := func(name string, cell func(s sized) string) {
 		_, _ = fmt.Fprintf(t, "%s\t", name)
@@ -150,6 +153,13 @@ func printScale(out io.Writer, d demand, u unitCosts, clients []string, all []si
 		return err
 	}
 	return w.Flush()
+}
+
+func gateways(u unitCosts, share float64) string {
+	if n := evenGateways(u, share); !math.IsInf(n, 1) {
+		return thousands(int64(n))
+	}
+	return "no number of"
 }
 
 // String prints a line as a formula.

@@ -100,11 +100,22 @@ func value(dst []byte, size int, now time.Time) []byte {
 	dst = append(dst, `{"t":"^`...)
 	dst = strconv.AppendInt(dst, now.UnixMicro(), 10)
 	dst = append(dst, `","p":"`...)
-	for len(dst)-at < size-2 {
-		dst = append(dst, 'x')
-	}
-	return append(dst, `"}`...)
+	left := max(0, size-2-(len(dst)-at))
+	from := int(now.UnixMicro() % int64(len(pad)-maxSize))
+	return append(append(dst, pad[from:from+min(left, maxSize)]...), `"}`...)
 }
+
+const maxSize = 8192 // of a value
+
+// pad is text that compresses about as badly as text can, without marks.
+var pad = func() []byte {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	r, out := rand.New(rand.NewPCG(4, 5)), make([]byte, 1<<20)
+	for i := range out {
+		out[i] = letters[r.IntN(len(letters))]
+	}
+	return out
+}()
 
 func keyName(i int) string { return fmt.Sprintf("K%04d", i) }
 
