@@ -305,3 +305,28 @@ func TestDocsAreFilled(t *testing.T) {
 		}
 	}
 }
+
+// A run that is ended keeps what it has measured.
+func TestAnEndedRunKeepsItsRounds(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	n := 0
+	j := job{name: "W", about: "a", run: func(context.Context, *env) ([]row, error) {
+		if n++; n == 3 {
+			stop()
+		}
+		return []row{rowOf("s", float64(n))}, nil
+	}}
+	all, err := j.rounds(ctx, testEnv(t), 5)
+	if err == nil || len(all) != 2 {
+		t.Fatalf("ended in the third of 5 rounds: %d rounds, error %v", len(all), err)
+	}
+	r := &run{}
+	r.join(j, all)
+	if v, _ := r.Results[0].get(perM); v != 1.5 {
+		t.Errorf("the median of 1 and 2 is %v", v)
+	}
+	j.once, n = true, 0
+	if all, err = j.rounds(t.Context(), testEnv(t), 5); err != nil || len(all) != 1 {
+		t.Errorf("a work that is done once was done %d times, %v", len(all), err)
+	}
+}

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -64,12 +66,17 @@ func benchMain(args []string) error {
 	case *against:
 		return compareLast(os.Stdout, o.history)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r, err := runAll(ctx, o)
-	if err != nil {
+	if r == nil || len(r.Results) == 0 {
 		return err
 	}
+	return errors.Join(err, r.finish(o)) // what was measured before an error is kept
+}
+
+// finish keeps a run and prints it.
+func (r *run) finish(o options) (err error) {
 	if o.add {
 		if r, err = addToLast(o.history, r); err != nil {
 			return err
@@ -80,7 +87,8 @@ func benchMain(args []string) error {
 	return r.print(os.Stdout)
 }
 
-// runAll runs what is asked for, says on stderr how it goes, and returns the medians.
+// runAll runs what is asked for, says on stderr how it goes, and returns the
+// medians; with an error, of what was measured before it.
 func runAll(ctx context.Context, o options) (*run, error) {
 	todo, err := jobs(o.works)
 	if err != nil {
@@ -99,24 +107,32 @@ func runAll(ctx context.Context, o options) (*run, error) {
 		e.say = func(format string, args ...any) {
 			_, _ = fmt.Fprintf(os.Stderr, "%5.0fs  %d/%d %s, round %d: %s\n", time.Since(began).Seconds(), at+1, len(todo), j.name, e.round+1, fmt.Sprintf(format, args...))
 		}
-		rounds := o.rounds
-		if j.once {
-			rounds = 1
+		rounds, err := j.rounds(ctx, e, o.rounds)
+		out.join(j, rounds)
+		if err != nil {
+			out.end(began)
+			return out, fmt.Errorf("%s: %w", j.name, err)
 		}
-		var all [][]row
-		for e.round = range rounds {
-			e.say("%s", j.about)
-			rows, err := j.run(ctx, e)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", j.name, err)
-			}
-			all = append(all, rows)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-		}
-		out.join(j, all)
 	}
 	out.end(began)
 	return out, nil
+}
+
+// rounds does a work some times; what was done before an error is returned with it.
+func (j job) rounds(ctx context.Context, e *env, n int) (all [][]row, err error) {
+	if j.once {
+		n = 1
+	}
+	for e.round = range n {
+		e.say("%s", j.about)
+		rows, err := j.run(ctx, e)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return all, err
+		}
+		all = append(all, rows)
+	}
+	return all, nil
 }
