@@ -39,6 +39,7 @@ type shard struct {
 	// owned by run
 	taken   []*session // what was ready, with the room of the last
 	called  []*lane    // what was due, likewise
+	bulk    []*session // woken, and behind; they wait for their moment
 	lanes   map[laneKey]*lane
 	rests   rests
 	timers  timerHeap
@@ -166,23 +167,13 @@ func (sh *shard) run() error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		now := time.Now()
 		busy, over := sh.takeReady()
 		if over {
 			return nil
 		}
-		for i, s := range sh.taken {
-			s.queued.Store(false) // before it looks: what comes after wakes
-			sh.visit(s, now)
-			sh.taken[i] = nil
-		}
-		for i, l := range sh.called {
-			l.queued.Store(false) // likewise
-			sh.visitLane(l, time.Now())
-			sh.called[i] = nil
-		}
-		sh.turnDue(time.Now())
-		if busy {
+		sh.serveTaken()
+		sh.serveDue()
+		if sh.serveBulk() || busy {
 			continue
 		}
 		if wait, any := sh.pause(time.Now()); any {
@@ -206,8 +197,7 @@ func (sh *shard) takeReady() (some, over bool) {
 	defer sh.mu.Unlock()
 	sh.asleep = false
 	sh.taken, sh.ready = sh.ready, sh.taken[:0]
-	sh.called, sh.due = sh.due, sh.called[:0]
-	some = len(sh.taken)+len(sh.called) > 0
+	some = len(sh.taken)+len(sh.due) > 0
 	if !some && sh.over && sh.live == 0 {
 		sh.ended = true
 	}
