@@ -16,8 +16,14 @@
 // What it does not do: it never writes a feed topic, never judges records, and
 // keeps nothing that is not in Kafka.
 //
+// Requests are what costs: a partition has no read of its own, and a node no
+// write. What lies at one broker is asked for together (broker.Puller), at a
+// pace that grows with the load (pacer), and the batches of a moment leave
+// together (broker.Appender).
+//
 // Goroutines: one follower of the interest log, one janitor, one group member,
-// one for commits, one pacer; one per owned partition and one per node.
+// one for commits, one pacer; one per owned partition, which only waits while
+// all is well, and one per node; the puller's.
 package fanout
 
 import (
@@ -147,9 +153,14 @@ func New(o Options) (*Service, error) {
 // publisherMaker makes and starts the nodes' publishers. Each ends with its
 // incarnation or with ctx.
 func (s *Service) publisherMaker(ctx context.Context, pubs *errgroup.Group) func(*interest.Incarnation) *publisher {
+	appender := s.opt.Client.NewAppender()
 	common := publisherParts{
 		writer: s.opt.Instance, limit: s.opt.QueueBytes, fence: s.fence, linger: s.linger, metrics: s.metrics, log: s.log,
-		append: func(ctx context.Context, topic string, payload []byte) error {
+		gather: appender,
+		append: func(ctx context.Context, topic string, payload []byte, with company) error {
+			if with != alone {
+				return appender.Append(ctx, topic, 0, payload, with == announced)
+			}
 			_, err := s.opt.Client.Append(ctx, topic, 0, []broker.AppendRecord{{Value: payload}})
 			return err
 		},
@@ -196,14 +207,17 @@ func (s *Service) Run(ctx context.Context) error {
 	s.tracker.newPub = s.publisherMaker(pubsCtx, &pubs)
 	base, baseCtx := errgroup.WithContext(groupCtx)
 	loops, loopsCtx := errgroup.WithContext(ctx)
+	pace := &pacer{at: time.Now()}
+	puller := s.opt.Client.NewPuller(pace.pause, readBurst)
 	m := newMember(loopsCtx, parts{
-		client: s.opt.Client, follower: s.follower, tracker: s.tracker,
+		client: s.opt.Client, puller: puller, pacer: pace, follower: s.follower, tracker: s.tracker,
 		fence: s.fence, metrics: s.metrics, log: s.log, group: s.opt.Group,
 		history: s.history, begun: make(chan struct{}, 1),
 	}, loops)
 	s.member.Store(m)
 
 	base.Go(func() error { return s.follower.Run(baseCtx) })
+	base.Go(func() error { return puller.Run(baseCtx) })
 	base.Go(func() error { return newJanitor(s.opt.Client, s.tracker, s.graces, s.metrics, s.log).run(baseCtx) })
 	base.Go(func() error { return s.join(ctx, baseCtx, m) })
 	var commits errgroup.Group

@@ -31,6 +31,8 @@ const (
 // parts is what partitions work with. Immutable.
 type parts struct {
 	client   *broker.Client
+	puller   *broker.Puller // all partitions' reads
+	pacer    *pacer
 	follower *interestlog.Follower
 	tracker  *tracker
 	history  *history
@@ -200,27 +202,34 @@ func (p *partition) follow(ctx context.Context, id stream.TopicID, retry *backof
 func (p *partition) session(ctx context.Context, id stream.TopicID, retry *backoff) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	reader := p.client.NewReader(p.tp.Topic, id, p.tp.Partition)
+	reader := p.puller.NewReader(p.tp.Topic, id, p.tp.Partition)
 	defer reader.Close()
 	next := p.arm(cancel)
 	for {
 		if !p.fence.wait(ctx) {
 			return ctx.Err()
 		}
+		crowded := false
 		p.note(true)
-		span, err := reader.Read(ctx, next, readBytes, readWait)
+		err := reader.Follow(ctx, next, readBytes, readWait, func(span broker.Span) bool {
+			now := time.Now()
+			// A process that was frozen while it read finds out here: what came
+			// is read again once it may go on.
+			if !p.fence.open(now) {
+				return false
+			}
+			retry.reset()
+			full := p.take(span, now)
+			p.note(true)
+			next = max(next, span.To)
+			crowded = full && span.To < span.End
+			return !crowded
+		})
 		p.note(false)
 		if err != nil {
 			return fmt.Errorf("read %s partition %d from %d: %w", p.tp.Topic, p.tp.Partition, next, err)
 		}
-		retry.reset()
-		// A process that was frozen while it read finds out here.
-		if !p.fence.wait(ctx) {
-			return ctx.Err()
-		}
-		full := p.take(span, time.Now())
-		next = max(next, span.To)
-		if full && span.To < span.End {
+		if crowded {
 			p.ease(ctx)
 		}
 	}
@@ -261,6 +270,7 @@ func (p *partition) take(span broker.Span, now time.Time) (full bool) {
 		}
 	}
 	p.emitLocked(outs)
+	p.pacer.read(len(span.Records))
 	p.metrics.records.Add(float64(len(span.Records)))
 	p.metrics.readBytes.Add(float64(span.Bytes))
 	for i := range outs {

@@ -28,7 +28,23 @@ const (
 )
 
 // appendFunc writes one record to a delivery topic and waits for the verdict.
-type appendFunc func(ctx context.Context, topic string, payload []byte) error
+type appendFunc func(ctx context.Context, topic string, payload []byte, with company) error
+
+// company says whether a write may share its request with others.
+type company uint8
+
+const (
+	alone     company = iota // who is in doubt: others must not wait with it
+	together                 // with who writes at the same moment
+	announced                // the same, and they may be waiting for it
+)
+
+// gathering is told who is about to write, so that batches that are made at the
+// same moment leave in one request; see broker.Appender.
+type gathering interface {
+	Announce()
+	Withdraw()
+}
 
 // health of a node, as its publisher sees it.
 type health uint8
@@ -44,6 +60,7 @@ type publisherParts struct {
 	writer  string // of the batches: this instance
 	limit   int    // bytes queued and in flight
 	append  appendFunc
+	gather  gathering // nil = nobody shares
 	fence   *fence
 	linger  func() time.Duration
 	metrics *metrics
@@ -66,10 +83,13 @@ type publisher struct {
 	sections []stream.Section
 
 	// guarded by mu
-	mu     sync.Mutex
-	q      queue
-	health health
-	batch  int // what the sections of a batch may take, bytes
+	mu        sync.Mutex
+	q         queue
+	health    health
+	batch     int  // what the sections of a batch may take, bytes
+	busy      bool // run is past its wait
+	announced bool // to gather: a write will come now
+	over      bool // run has ended
 }
 
 func newPublisher(incarnation, node, topic string, parts publisherParts) *publisher {
@@ -108,7 +128,35 @@ func (p *publisher) push(b *book, sec stream.Section) {
 	if p.q.bytes > p.limit {
 		p.cutLocked(cutQueue)
 	}
+	if !p.busy && !p.over {
+		p.busy = true
+		if p.gather != nil && p.health == healthy {
+			p.announced = true
+			p.gather.Announce()
+		}
+	}
 	signal(p.wake)
+}
+
+// arrive takes the announcement, and says how to write.
+func (p *publisher) arrive() company {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.announced {
+		p.announced = false
+		return announced
+	}
+	if p.gather == nil || p.health != healthy {
+		return alone
+	}
+	return together
+}
+
+// withdraw takes the announcement back: no write comes now.
+func (p *publisher) withdraw() {
+	if p.arrive() == announced {
+		p.gather.Withdraw()
+	}
 }
 
 // queueLocked queues a section, in pieces that fit into a batch. A record that
@@ -121,6 +169,14 @@ func (p *publisher) queueLocked(b *book, sec stream.Section) {
 	for _, piece := range coverage.Split(sec, p.batch, delivery.RecordSize) {
 		p.q.push(b, piece)
 	}
+}
+
+// finish is the end of run: nothing is announced any more.
+func (p *publisher) finish() {
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
+	p.withdraw()
 }
 
 // cutLocked drops the queue. A write in flight may still be acknowledged.
@@ -163,6 +219,7 @@ func (p *publisher) unacked(b *book) (from int64, pending, holds bool) {
 func (p *publisher) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer p.finish()
 	var retry backoff
 	for {
 		select {
@@ -173,8 +230,11 @@ func (p *publisher) run(ctx context.Context) error {
 			return nil
 		case <-p.wake:
 		}
-		if d := p.linger(); d > 0 && !sleep(ctx, d) {
-			return nil
+		if d := p.linger(); d > 0 {
+			p.withdraw()
+			if !sleep(ctx, d) {
+				return nil
+			}
 		}
 		for p.waiting() {
 			if p.ended() {
@@ -188,9 +248,11 @@ func (p *publisher) run(ctx context.Context) error {
 				retry.reset()
 				continue
 			}
+			p.withdraw()
 			p.log.Debug("batch was not written", "node", p.node, "topic", p.topic, "error", err)
 			p.rest(ctx, retry.next())
 		}
+		p.withdraw()
 	}
 }
 
@@ -220,7 +282,8 @@ func (p *publisher) waiting() bool {
 	if p.q.waiting() == 0 && p.health == cut {
 		p.health = probing // cut by a full queue while the last write came through
 	}
-	return p.q.waiting() > 0
+	p.busy = p.q.waiting() > 0
+	return p.busy
 }
 
 // buffers holds encoding buffers. One whose write failed is not put back:
@@ -235,6 +298,9 @@ func (p *publisher) publish(ctx context.Context) error {
 	defer func() { clear(p.sections) }() // lets go of the records
 
 	// Right before it is written: a process that was frozen finds out here.
+	if !p.fence.open(time.Now()) {
+		p.withdraw()
+	}
 	if !p.fence.wait(ctx) {
 		return ctx.Err()
 	}
@@ -268,8 +334,8 @@ func (p *publisher) write(ctx context.Context, payload []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, ackWithin)
 	defer cancel()
 	delay := retryWrite
-	for {
-		err := p.append(ctx, p.topic, payload)
+	for with := p.arrive(); ; with = alone {
+		err := p.append(ctx, p.topic, payload, with)
 		if err == nil || !again(err) || p.ended() {
 			return err
 		}

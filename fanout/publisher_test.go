@@ -24,7 +24,7 @@ type wire struct {
 	verdict func(ctx context.Context, payload []byte) error // nil = written
 }
 
-func (w *wire) append(ctx context.Context, _ string, payload []byte) error {
+func (w *wire) append(ctx context.Context, _ string, payload []byte, _ company) error {
 	w.mu.Lock()
 	verdict := w.verdict
 	w.mu.Unlock()

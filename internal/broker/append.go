@@ -38,7 +38,7 @@ func (c *Client) Append(ctx context.Context, topic string, partition int32, recs
 		if err == nil {
 			return base, nil
 		}
-		if isCode(err, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition, kafka.BrokerNotAvailable) {
+		if movedOn(err) {
 			c.forget(topic)
 			if try < 5 && sleep(ctx, time.Duration(try)*20*time.Millisecond) {
 				continue
@@ -52,6 +52,11 @@ func (c *Client) Append(ctx context.Context, topic string, partition int32, recs
 		}
 		return 0, fmt.Errorf("append to topic %s partition %d: %w", topic, partition, err)
 	}
+}
+
+// movedOn tells whether a write was refused because the leader is another one.
+func movedOn(err error) bool {
+	return isCode(err, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition, kafka.BrokerNotAvailable)
 }
 
 func appendBatch(recs []AppendRecord) ([]byte, error) {
@@ -106,22 +111,8 @@ func readProduced(a *answer) (base int64, err error) {
 		a.string()
 		for m := a.array(30); m > 0; m-- {
 			found = true
-			a.int32() // partition: there is one
-			err = code(a.int16())
-			base = a.int64()
-			a.int64() // append time
-			a.int64() // log start
-			text := ""
-			for k := a.array(6); k > 0; k-- {
-				a.int32()
-				text = a.string()
-			}
-			if m := a.string(); text == "" {
-				text = m
-			}
-			if err != nil && text != "" {
-				err = fmt.Errorf("%w (%s)", err, text)
-			}
+			p := readProducedPartition(a) // there is one
+			base, err = p.base, p.err
 		}
 	}
 	if a.err == nil && !found {
@@ -131,6 +122,33 @@ func readProduced(a *answer) (base int64, err error) {
 		return -1, a.done("produce")
 	}
 	return base, err
+}
+
+// producedPartition is what became of one partition's batch.
+type producedPartition struct {
+	partition int32
+	base      int64
+	err       error
+}
+
+func readProducedPartition(a *answer) (p producedPartition) {
+	p.partition = a.int32()
+	p.err = code(a.int16())
+	p.base = a.int64()
+	a.int64() // append time
+	a.int64() // log start
+	text := ""
+	for k := a.array(6); k > 0; k-- {
+		a.int32()
+		text = a.string()
+	}
+	if m := a.string(); text == "" {
+		text = m
+	}
+	if p.err != nil && text != "" {
+		p.err = fmt.Errorf("%w (%s)", p.err, text)
+	}
+	return p
 }
 
 // gone tells whether an error says that the topic is not there.

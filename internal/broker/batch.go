@@ -86,7 +86,14 @@ func (w *batchWriter) finish(count int, baseTime, maxTime int64, codec int16, p 
 	if err != nil {
 		return nil, fmt.Errorf("compress a batch: %w", err)
 	}
+	sealBatch(b, count, baseTime, maxTime, codec, p)
+	return b, nil
+}
+
+// sealBatch fills the header of a batch whose records are in place.
+func sealBatch(b []byte, count int, baseTime, maxTime int64, codec int16, p producerState) {
 	be := binary.BigEndian
+	be.PutUint64(b, 0)
 	be.PutUint32(b[offsetLength:], uint32(len(b)-batchPrefix))
 	be.PutUint32(b[offsetLength+4:], math.MaxUint32) // leader epoch -1: the broker sets it
 	b[offsetMagic] = 2
@@ -99,7 +106,6 @@ func (w *batchWriter) finish(count int, baseTime, maxTime int64, codec int16, p 
 	be.PutUint32(b[offsetSequence:], uint32(p.sequence))
 	be.PutUint32(b[offsetCount:], uint32(count))
 	be.PutUint32(b[offsetCRC:], crc32.Checksum(b[offsetAttributes:], castagnoli))
-	return b, nil
 }
 
 func appendNullable(b, v []byte) []byte {

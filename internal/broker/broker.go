@@ -14,7 +14,8 @@
 // so, and returns errors that [Retryable] classifies.
 //
 // Goroutines: kafka-go's per connection; one per partition that is being
-// written, inside [Producer.Run].
+// written, inside [Producer.Run]; one per leader and one per request, inside
+// [Puller.Run].
 package broker
 
 import (

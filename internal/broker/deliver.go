@@ -138,12 +138,12 @@ func (q *partitionQueue) find(ctx context.Context, want producerState, count int
 				}
 				if h.producer == want && h.count == count {
 					base, found = h.base, true
-					giveBuffer(got.buf)
+					got.give()
 					return nil
 				}
 				next, b = h.last()+1, rest
 			}
-			giveBuffer(got.buf)
+			got.give()
 			if next >= got.high || next == from {
 				return nil
 			}

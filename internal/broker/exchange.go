@@ -53,6 +53,7 @@ type request struct {
 	again        bool          // asking twice does no harm: a broken connection is tried again
 	limit        int           // bytes of the answer, default maxAnswer
 	pooled       bool          // the answer's memory comes from buffers, and the caller gives it back
+	reuse        bool          // the request's memory comes from buffers, and goes back there after success
 }
 
 // exchange is one request on one of the transport's connections. After an
@@ -188,7 +189,11 @@ func (c *Client) ask(ctx context.Context, r request) (*answer, error) {
 
 func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	correlation := c.correlation.Add(1)
-	f := newFrame(r.key, r.version, r.flexible, correlation, c.id)
+	var memory *[]byte
+	if r.reuse {
+		memory = takeBuffer()
+	}
+	f := newFrame(memory, r.key, r.version, r.flexible, correlation, c.id)
 	r.body(f)
 	x := &exchange{
 		key: r.key, to: r.to, correlation: correlation, flexible: r.flexible,
@@ -205,6 +210,10 @@ func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	defer cancel()
 	if _, err := c.transport.RoundTrip(ctx, c.addr, x); err != nil {
 		return nil, err
+	}
+	if memory != nil {
+		*memory = x.frame // after an error the connection may still be reading it
+		giveBuffer(memory)
 	}
 	a := &answer{b: *x.buf, buf: x.buf}
 	if x.flexible {

@@ -19,10 +19,11 @@ type Reader struct {
 	id        stream.TopicID
 	pinned    bool // id was given, or records were read under it
 	partition int32
+	puller    *Puller // nil = Follow reads by itself
 
 	// memory of the last span, reused
 	records []stream.Record
-	answer  *[]byte
+	answer  *memory
 	plain   []*[]byte
 	aborted map[int64]struct{}
 }
@@ -52,7 +53,7 @@ const minFetch = 1 << 10
 // Read reads from offset from, at most about maxBytes, and waits up to maxWait
 // when there is nothing. To = From when nothing is proved. Errors:
 // *stream.OutOfRangeError, stream.ErrTopicChanged, stream.ErrUnknownTopic (only
-// by name), ErrNoPartition, ErrCorrupt, ErrLegacyFormat, and others (see
+// by name), ErrNoPartition, *CorruptError, ErrLegacyFormat, and others (see
 // Retryable). A batch that is larger than maxBytes is read whole.
 func (r *Reader) Read(ctx context.Context, from int64, maxBytes int, maxWait time.Duration) (Span, error) {
 	maxBytes = min(max(maxBytes, minFetch), maxBatchBytes)
@@ -86,24 +87,66 @@ func (r *Reader) final(ctx context.Context, err error) bool {
 	return true
 }
 
-func (r *Reader) readOnce(ctx context.Context, from int64, maxBytes int, maxWait time.Duration) (Span, int, error) {
+// Follow reads on from offset from and hands every span to take, until take
+// returns false (then the error is nil) or a read fails, as Read does. Spans
+// prove what Read's do, and are good until take returns. One that proves
+// nothing comes at least about every 1.2 maxWait. take may be called by another
+// goroutine, never by two, and never after Follow has returned; it should not
+// wait, as others may be served after it: see Puller.
+func (r *Reader) Follow(ctx context.Context, from int64, maxBytes int, maxWait time.Duration, take func(Span) bool) error {
+	counted := func(s Span) bool {
+		from = max(from, s.To)
+		return take(s)
+	}
+	for {
+		if r.puller != nil {
+			err := r.puller.follow(ctx, r, from, min(max(maxBytes, minFetch), maxBatchBytes), maxWait, counted)
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("follow topic %s partition %d at offset %d: %w", r.topic, r.partition, from, ctx.Err())
+			}
+		}
+		// Also whatever was wrong: Read finds out what that is.
+		span, err := r.Read(ctx, from, maxBytes, maxWait)
+		if err != nil {
+			return err
+		}
+		if !counted(span) {
+			return nil
+		}
+	}
+}
+
+// question is what to ask, and whom.
+func (r *Reader) question(ctx context.Context, from int64, maxBytes int, maxWait time.Duration) (fetchAsk, error) {
 	leader, err := r.leader(ctx)
 	if err != nil {
-		return Span{}, 0, err
+		return fetchAsk{}, err
 	}
 	version, err := r.client.fetchVersion(ctx, leader)
 	if err != nil {
 		r.client.forget(r.topic)
-		return Span{}, 0, err
+		return fetchAsk{}, err
 	}
-	got, err := r.client.fetch(ctx, fetchAsk{
+	return fetchAsk{
 		version: version, leader: leader, topic: r.topic, id: r.id, partition: r.partition,
 		from: from, maxBytes: maxBytes, maxWait: maxWait, isolation: committed,
-	})
+	}, nil
+}
+
+func (r *Reader) readOnce(ctx context.Context, from int64, maxBytes int, maxWait time.Duration) (Span, int, error) {
+	q, err := r.question(ctx, from, maxBytes, maxWait)
+	if err != nil {
+		return Span{}, 0, err
+	}
+	leader, version := q.leader, q.version
+	got, err := r.client.fetch(ctx, q)
 	if err != nil {
 		return Span{}, 0, r.failed(ctx, leader, from, err)
 	}
-	r.answer, r.pinned = got.buf, true
+	r.answer, r.pinned = got.mem, true
 	if version < fetchByID && len(got.records) > 0 {
 		// The name may have come to mean another topic. Ids never come back,
 		// so if it is still ours the records are too.
@@ -195,7 +238,7 @@ func (r *Reader) outOfRange(ctx context.Context, from int64, cause error) error 
 
 // release gives the memory of the last span back.
 func (r *Reader) release() {
-	giveBuffer(r.answer)
+	r.answer.give()
 	r.answer = nil
 	for i, b := range r.plain {
 		giveBuffer(b)

@@ -13,9 +13,14 @@ var errShort = errors.New("kafka's answer is truncated or malformed")
 // frame is a request in the making: size, header, body.
 type frame struct{ b []byte }
 
-// newFrame begins a request. Flexible requests have header version 2.
-func newFrame(key, version int16, flexible bool, correlation int32, client string) *frame {
-	f := &frame{b: make([]byte, 4, 128)}
+// newFrame begins a request, in memory if there is any. Flexible requests have
+// header version 2.
+func newFrame(memory *[]byte, key, version int16, flexible bool, correlation int32, client string) *frame {
+	f := &frame{b: make([]byte, 0, 128)}
+	if memory != nil {
+		f.b = (*memory)[:0]
+	}
+	f.int32(0) // the size: see bytes
 	f.int16(key)
 	f.int16(version)
 	f.int32(correlation)

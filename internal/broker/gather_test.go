@@ -1,0 +1,289 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tapecast/tapecast/internal/broker"
+	"github.com/tapecast/tapecast/internal/brokertest"
+	"github.com/tapecast/tapecast/internal/stream"
+)
+
+// puller runs a puller until the test ends.
+func puller(t *testing.T, c *broker.Client) *broker.Puller {
+	p := c.NewPuller(func() time.Duration { return time.Millisecond }, 2)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	return p
+}
+
+// requests counts what a kfake is asked, by key.
+func requests(env *brokertest.Env, key int16) *atomic.Int64 {
+	n := new(atomic.Int64)
+	env.Kfake.ControlKey(key, func(kmsg.Request) (kmsg.Response, error, bool) {
+		env.Kfake.KeepControl()
+		n.Add(1)
+		return nil, nil, false
+	})
+	return n
+}
+
+// kafkaGo reads a partition with kafka-go's own fetch.
+func kafkaGo(t *testing.T, env *brokertest.Env, topic string, partition int, n int) (out []stream.Record) {
+	transport := &kafka.Transport{MetadataTTL: 50 * time.Millisecond} // it may remember a time before the topic
+	defer transport.CloseIdleConnections()
+	c := &kafka.Client{Addr: kafka.TCP(env.Addrs[0]), Transport: transport}
+	for next := int64(0); len(out) < n; {
+		var r *kafka.FetchResponse
+		var err error
+		require.Eventually(t, func() bool {
+			r, err = c.Fetch(t.Context(), &kafka.FetchRequest{Topic: topic, Partition: partition, Offset: next, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: time.Second})
+			return err == nil
+		}, time.Minute, 20*time.Millisecond, "fetch: %v", err)
+		require.NoError(t, r.Error)
+		for {
+			rec, err := r.Records.ReadRecord()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			require.NoError(t, err)
+			s := stream.Record{Offset: rec.Offset, Time: rec.Time.UnixMilli()}
+			if rec.Key != nil {
+				s.Key, err = io.ReadAll(rec.Key)
+				require.NoError(t, err)
+			}
+			if rec.Value != nil {
+				s.Value, err = io.ReadAll(rec.Value)
+				require.NoError(t, err)
+			}
+			out, next = append(out, s), rec.Offset+1
+		}
+	}
+	return out
+}
+
+// TestSharedReadsAreReads holds readers that share their requests to kafka-go's
+// own fetch: many partitions of two topics, batches larger than what a
+// partition may bring, and nothing lost, doubled or out of order.
+func TestSharedReadsAreReads(t *testing.T) {
+	brokertest.All(t, func(t *testing.T, env *brokertest.Env) {
+		const partitions, batches, size = 4, 12, 40
+		p := puller(t, env.Client)
+		topics := []string{env.Topic(t, partitions), env.Topic(t, partitions)}
+		var all sync.WaitGroup
+		defer all.Wait()
+		got := make([][]stream.Record, len(topics)*partitions)
+		for i := range got {
+			all.Go(func() {
+				r := p.NewReader(topics[i/partitions], stream.TopicID{}, int32(i%partitions))
+				defer r.Close()
+				err := r.Follow(t.Context(), 0, 2<<10, 300*time.Millisecond, func(span broker.Span) bool {
+					for _, rec := range span.Records {
+						rec.Key, rec.Value = append([]byte(nil), rec.Key...), append([]byte(nil), rec.Value...)
+						got[i] = append(got[i], rec)
+					}
+					return len(got[i]) < batches*size
+				})
+				if err != nil {
+					t.Errorf("follow %d: %v", i, err)
+				}
+			})
+		}
+		for b := range batches {
+			for i := range got {
+				recs := make([]broker.AppendRecord, size)
+				for k := range recs {
+					recs[k] = broker.AppendRecord{Key: fmt.Append(nil, "k", k), Value: fmt.Appendf(nil, "%d/%d/%d %0*d", i, b, k, 20+b*30, k)}
+				}
+				_, err := env.Client.Append(t.Context(), topics[i/partitions], int32(i%partitions), recs)
+				require.NoError(t, err)
+			}
+		}
+		all.Wait()
+		for i := range got {
+			require.Equal(t, kafkaGo(t, env, topics[i/partitions], i%partitions, batches*size), got[i], "partition %d", i)
+		}
+	})
+}
+
+func TestIdleReadsShareTheirRequests(t *testing.T) {
+	env := brokertest.Start(t)
+	const partitions, rounds = 20, 6
+	topic := env.Topic(t, partitions)
+	p := puller(t, env.Client)
+	var all sync.WaitGroup
+	asked := requests(env, 1)
+	for i := range partitions {
+		all.Go(func() {
+			r := p.NewReader(topic, stream.TopicID{}, int32(i))
+			defer r.Close()
+			left := rounds
+			err := r.Follow(t.Context(), 0, 1<<20, 100*time.Millisecond, func(span broker.Span) bool {
+				if span.To != 0 || span.End != 0 {
+					t.Errorf("read of an empty partition: %+v", span)
+				}
+				left--
+				return left > 0
+			})
+			if err != nil {
+				t.Errorf("follow: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	require.Less(t, asked.Load(), int64(partitions*rounds/2), "idle reads were not shared")
+}
+
+// TestAReaderThatLeavesTakesNobodyAlong also has one of a partition that is
+// not there share the request.
+func TestAReaderThatLeavesTakesNobodyAlong(t *testing.T) {
+	env := brokertest.Start(t)
+	topic, gone := env.Topic(t, 2), env.Topic(t, 1)
+	p := puller(t, env.Client)
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	more := func(broker.Span) bool { return true }
+	all.Go(func() {
+		if err := p.NewReader(topic, stream.TopicID{}, 0).Follow(ctx, 0, 1<<20, time.Minute, more); !errors.Is(err, context.Canceled) {
+			t.Errorf("a reader that was given up: %v", err)
+		}
+	})
+	all.Go(func() {
+		if err := p.NewReader(gone, stream.TopicID{}, 0).Follow(t.Context(), 0, 1<<20, 100*time.Millisecond, more); !errors.Is(err, stream.ErrTopicChanged) {
+			t.Errorf("a reader of a topic that is gone: %v", err)
+		}
+	})
+	r := p.NewReader(topic, stream.TopicID{}, 1)
+	require.NoError(t, r.Follow(t.Context(), 0, 1<<20, 50*time.Millisecond, func(broker.Span) bool { return false }))
+	cancel()
+	require.NoError(t, env.Client.DeleteTopic(t.Context(), gone))
+	_, err := env.Client.Append(t.Context(), topic, 1, []broker.AppendRecord{{Value: []byte("x")}})
+	require.NoError(t, err)
+	require.NoError(t, r.Follow(t.Context(), 0, 1<<20, time.Second, func(span broker.Span) bool { return len(span.Records) == 0 }))
+	all.Wait()
+}
+
+func TestAPullerEndsWhoeverStillFollows(t *testing.T) {
+	env := brokertest.Start(t)
+	topic := env.Topic(t, 1)
+	p := env.Client.NewPuller(func() time.Duration { return 0 }, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	read, began := make(chan error, 1), make(chan struct{})
+	var first sync.Once
+	reading, endRead := context.WithCancel(t.Context())
+	go func() {
+		read <- p.NewReader(topic, stream.TopicID{}, 0).Follow(reading, 0, 1<<20, 100*time.Millisecond, func(broker.Span) bool {
+			first.Do(func() { close(began) })
+			return true
+		})
+	}()
+	<-began
+	cancel() // from now on it reads by itself
+	endRead()
+	require.ErrorIs(t, <-read, context.Canceled)
+	require.NoError(t, <-done)
+}
+
+// TestWritesThatComeTogetherLeaveTogether: what is announced is waited for, one
+// request carries it all, and each writer has a verdict of its own.
+func TestWritesThatComeTogetherLeaveTogether(t *testing.T) {
+	env := brokertest.Start(t)
+	const writers = 5
+	a := env.Client.NewAppender()
+	topics := make([]string, writers)
+	for i := range topics {
+		topics[i] = env.Topic(t, 1)
+		_, err := env.Client.Append(t.Context(), topics[i], 0, []broker.AppendRecord{{Value: []byte("first")}}) // leaders are known
+		require.NoError(t, err)
+	}
+	require.NoError(t, env.Client.DeleteTopic(t.Context(), topics[writers-1]))
+	asked := requests(env, 0)
+	for range writers + 1 {
+		a.Announce()
+	}
+	errs := make([]error, writers)
+	var all sync.WaitGroup
+	for i := range writers {
+		all.Go(func() { errs[i] = a.Append(t.Context(), topics[i], 0, fmt.Append(nil, "value ", i), true) })
+	}
+	require.Eventually(t, func() bool { return a.Coming() == 1 }, time.Minute, time.Millisecond)
+	a.Withdraw() // the last one does not come
+	all.Wait()
+	for i, topic := range topics[:writers-1] {
+		require.NoError(t, errs[i])
+		got := kafkaGo(t, env, topic, 0, 2)
+		require.Equal(t, fmt.Sprint("value ", i), string(got[1].Value))
+		require.Nil(t, got[1].Key)
+		require.WithinDuration(t, time.Now(), time.UnixMilli(got[1].Time), time.Minute)
+	}
+	require.ErrorIs(t, errs[writers-1], stream.ErrUnknownTopic)
+	require.LessOrEqual(t, asked.Load(), int64(2+5), "requests") // a second group if the first was open for long; tries of the lost topic alone
+}
+
+// TestNobodyWaitsForAWriterThatDoesNotCome: a mistake of the caller's costs a
+// moment, once.
+func TestNobodyWaitsForAWriterThatDoesNotCome(t *testing.T) {
+	env := brokertest.Start(t)
+	topic := env.Topic(t, 1)
+	a := env.Client.NewAppender()
+	a.Announce()
+	a.Announce()
+	require.NoError(t, a.Append(t.Context(), topic, 0, []byte("x"), true))
+	require.Zero(t, a.Coming())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a.Announce()
+	require.Error(t, a.Append(ctx, topic, 0, []byte("y"), false))
+	a.Withdraw()
+	require.NoError(t, a.Append(t.Context(), topic, 0, []byte("z"), false))
+}
+
+// TestSharedAppendsAreAppends: on both brokers, many writers, every value once
+// and in its order.
+func TestSharedAppendsAreAppends(t *testing.T) {
+	brokertest.All(t, func(t *testing.T, env *brokertest.Env) {
+		const writers, each = 4, 60
+		a := env.Client.NewAppender()
+		var all sync.WaitGroup
+		topics := make([]string, writers)
+		for i := range topics {
+			topics[i] = env.Topic(t, 1)
+			all.Go(func() {
+				for k := range each {
+					if k%3 > 0 {
+						a.Announce()
+					}
+					value := fmt.Appendf(nil, "%d/%d %0*d", i, k, k*k, 0)
+					if err := a.Append(t.Context(), topics[i], 0, value, k%3 > 0); err != nil {
+						t.Errorf("append: %v", err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		for i, topic := range topics {
+			for k, rec := range kafkaGo(t, env, topic, 0, each) {
+				require.Equal(t, fmt.Sprintf("%d/%d %0*d", i, k, k*k, 0), string(rec.Value))
+				require.EqualValues(t, k, rec.Offset)
+			}
+		}
+	})
+}
