@@ -171,7 +171,7 @@ func TestRatiosAreMadeWithinARound(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	r := &run{At: time.Unix(0, 0).UTC(), Commit: "abc", Machine: "m", Load: 3, Busy: true, Results: []outcome{
+	r := &run{At: time.Unix(0, 0).UTC(), Commit: "abc", Machine: "m", Others: 3, Busy: true, Results: []outcome{
 		{row: row{Work: "W", Server: "floor@50", Figures: []figure{{perM, .228}, {xFloor, 1}}}, About: "about W", Low: 1, High: 1},
 		{row: row{Work: "W", Server: "tapecast@50", Figures: []figure{{perM, .397}, {xFloor, 1.74}, {perSec, 999841}}}, About: "about W", Low: 1.7, High: 1.8},
 		{row: row{Work: "X", Server: "only", Figures: []figure{{"B", -12.34}}}, About: "about X"},
@@ -181,7 +181,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"W: about W", "X: about X", "THE MACHINE WAS BUSY (load 3.00",
+		"W: about W", "X: about X", "THE MACHINE WAS BUSY (other processes used 3.00 cores",
 		"\n     floor@50    0.228              1.00        -\n", "\n  tapecast@50    0.397  1.74 (1.70-1.80)  999,841\n", "\n  only  -12.3\n",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -193,8 +193,21 @@ func TestTable(t *testing.T) {
 	if err := r.print(&out); err != nil || strings.Contains(out.String(), "BUSY") {
 		t.Error("a quiet machine is called busy")
 	}
-	if newRun(options{busy: -1}).Busy != true || newRun(options{busy: 1e9}).Busy {
-		t.Error("the bound of the load does not decide what is busy")
+}
+
+// What other processes use is seen, what the run itself uses is not held against it.
+func TestOthersAreSeen(t *testing.T) {
+	for own, want := range map[float64]bool{0: true, 1e6: false} {
+		r := newRun(options{busy: .2})
+		r.all -= 1e6 // CPU s since the run began
+		r.own -= own
+		r.end(time.Now().Add(-time.Second))
+		if r.Busy != want {
+			t.Errorf("of 1,000,000 s of CPU %.0f were its own: busy is %v with %v cores of others", own, r.Busy, r.Others)
+		}
+	}
+	if busyTime() <= 0 || ownTime() <= 0 {
+		t.Error("no CPU time is seen at all")
 	}
 }
 

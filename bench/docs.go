@@ -97,6 +97,9 @@ var aside = []string{"min/max", p999ms, "RSS MB", "heap", "stacks"}
 // markdown prints the tables of some works.
 func (r *run) markdown(out io.Writer, works []string) error {
 	fmt.Fprintf(out, "%s, commit %s, %s, load before %.2f; a raw write took %.2f us of CPU.", r.At.Format("2006-01-02 15:04 UTC"), r.Commit, r.Machine, r.Load, r.write())
+	if r.Others > 0 {
+		fmt.Fprintf(out, " Other processes used %.2f cores meanwhile.", r.Others)
+	}
 	if r.Busy {
 		fmt.Fprint(out, " **The machine was busy: not to be quoted.**")
 	}

@@ -68,8 +68,8 @@ func compare(out io.Writer, before, after *run) error {
 		if r.Busy {
 			busy = " THE MACHINE WAS BUSY"
 		}
-		_, _ = fmt.Fprintf(out, "%s  %s, commit %s, load %.2f, a raw write %.2f us, %s%s\n", []string{"before", "after "}[i],
-			r.At.Format("2006-01-02 15:04 UTC"), r.Commit, r.Load, r.write(), r.Machine, busy)
+		_, _ = fmt.Fprintf(out, "%s  %s, commit %s, load %.2f, others %.2f cores, a raw write %.2f us, %s%s\n", []string{"before", "after "}[i],
+			r.At.Format("2006-01-02 15:04 UTC"), r.Commit, r.Load, r.Others, r.write(), r.Machine, busy)
 	}
 	if before.Machine != after.Machine {
 		_, _ = fmt.Fprintln(out, "NOT THE SAME MACHINE: only ratios (x floor, x write) can be held against each other.")
@@ -145,4 +145,5 @@ func (r *run) merge(o *run) {
 		r.Commit += ", " + o.Commit
 	}
 	r.Load, r.After, r.Busy, r.Took = max(r.Load, o.Load), o.After, r.Busy || o.Busy, r.Took+o.Took
+	r.Others = max(r.Others, o.Others)
 }

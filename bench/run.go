@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -20,11 +21,15 @@ type run struct {
 	Machine string
 	Load    float64 // average of the last minute before it
 	After   float64 // ... and behind it, its own included
-	Busy    bool    // Load was above what the run was told to bear
+	Others  float64 // cores that other processes of the machine kept busy meanwhile
+	Busy    bool    // Others was above what the run was told to bear
 	For     float64 // s of a steady phase
 	Rounds  int
 	Took    float64 // s
 	Results []outcome
+
+	bound    float64 // of Others
+	all, own float64 // CPU s of the machine and of this program before it began
 }
 
 // outcome is a row with the medians of the rounds.
@@ -38,7 +43,7 @@ type outcome struct {
 
 func newRun(o options) *run {
 	r := &run{At: time.Now().UTC().Truncate(time.Second), Commit: commit(), Machine: machine(), Load: load(), For: o.length.Seconds(), Rounds: o.rounds}
-	r.Busy = r.Load > o.busy
+	r.bound, r.all, r.own = o.busy, busyTime(), ownTime()
 	return r
 }
 
@@ -66,6 +71,8 @@ func (r *run) join(j job, rounds [][]row) {
 // end completes the run: what a raw write costs in it is known by now.
 func (r *run) end(began time.Time) {
 	r.Took, r.After = time.Since(began).Seconds(), load()
+	r.Others = max(0, busyTime()-r.all-(ownTime()-r.own)) / max(r.Took, 1e-3)
+	r.Busy = r.Others > r.bound
 	write := r.write()
 	for i := range r.Results {
 		if v, ok := r.Results[i].get(perM); ok && write > 0 {
@@ -161,10 +168,10 @@ func ends(rounds []row, name string) (low, high float64) {
 func (r *run) print(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	_, _ = fmt.Fprintf(w, "%s, commit %s, %s\n", r.At.Format("2006-01-02 15:04 UTC"), r.Commit, r.Machine)
-	_, _ = fmt.Fprintf(w, "load before %.2f, after %.2f; %.0f s a phase, medians of %d rounds, %.0f s in all; a raw write here: %.2f us of CPU\n",
-		r.Load, r.After, r.For, r.Rounds, r.Took, r.write())
+	_, _ = fmt.Fprintf(w, "load before %.2f, after %.2f, other processes used %.2f cores meanwhile; %.0f s a phase, medians of %d rounds, %.0f s in all; a raw write here: %.2f us of CPU\n",
+		r.Load, r.After, r.Others, r.For, r.Rounds, r.Took, r.write())
 	if r.Busy {
-		_, _ = fmt.Fprintf(w, "THE MACHINE WAS BUSY (load %.2f before the run): these figures are not to be quoted.\n", r.Load)
+		_, _ = fmt.Fprintf(w, "THE MACHINE WAS BUSY (other processes used %.2f cores meanwhile): these figures are not to be quoted.\n", r.Others)
 	}
 	for _, rows := range byWork(r.Results) {
 		_, _ = fmt.Fprintf(w, "\n%s: %s\n", rows[0].Work, rows[0].About)
@@ -289,4 +296,23 @@ func load() (l float64) {
 	b, _ := os.ReadFile("/proc/loadavg")
 	_, _ = fmt.Sscan(string(b), &l)
 	return l
+}
+
+// busyTime returns the CPU seconds that all processes of the machine have used.
+func busyTime() float64 {
+	b, _ := os.ReadFile("/proc/stat")
+	var user, nice, sys float64
+	_, _ = fmt.Sscanf(string(b), "cpu %g %g %g", &user, &nice, &sys)
+	return (user + nice + sys) / 100
+}
+
+// ownTime returns those of this process and of those that it has started and waited for.
+func ownTime() (s float64) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var r syscall.Rusage
+		if syscall.Getrusage(who, &r) == nil {
+			s += float64(r.Utime.Nano()+r.Stime.Nano()) / 1e9
+		}
+	}
+	return s
 }
