@@ -36,6 +36,7 @@ type readers struct {
 	next    int        // guarded by mu: of ready
 	workers int        // guarded by mu: those that do not wait for half a message
 	lent    *list.List // guarded by mu: parsers that do, the longest first
+	watched bool       // guarded by mu: watch runs, since the first socket joined
 	slots   []slot     // guarded by mu: by the token's lower half
 	free    []uint32   // guarded by mu: of slots
 	over    bool       // guarded by mu
@@ -70,7 +71,6 @@ func newReaders(t *terms) (*readers, error) {
 	}
 	r := &readers{group: &errgroup.Group{}, poll: poll, terms: t, width: runtime.GOMAXPROCS(0), lent: list.New()}
 	r.work.L = &r.mu
-	r.group.Go(r.watch)
 	for range r.width {
 		r.workers++
 		r.group.Go(r.run)
@@ -250,6 +250,10 @@ func (r *readers) quit(t *socket) {
 func (r *readers) join(t *socket) error {
 	r.sockets.Add(1)
 	r.mu.Lock()
+	if !r.watched { // where there is no plain socket nobody waits for the kernel
+		r.watched = true
+		r.group.Go(r.watch)
+	}
 	if len(r.free) == 0 {
 		r.free = append(r.free, uint32(len(r.slots))) //nolint:gosec // as many as there are sockets
 		r.slots = append(r.slots, slot{})
