@@ -60,11 +60,12 @@ bench-docs: ## the tables of docs/PERFORMANCE.md and docs/SCALING.md, from the l
 bench-micro: ## the Go benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-PROVE_FOR ?= 4m
+PROVE_FOR ?= 200s
 PROVE_DELIVERIES ?= 5000000
-SEEDS ?= 200
+SEEDS ?= 1000
 FIRST ?= 1
 prove: ## the proof of a commit: SEEDS simulated histories, PROVE_FOR of faults on three brokers, every client's history checked
+	TAPECAST_MODEL_SEEDS=$(SEEDS) TAPECAST_MODEL_FIRST=$(FIRST) $(GO) test -count 1 -run '^TestModel$$' -v ./internal/coverage | grep -vE '^ *=== '
 	TAPECAST_TEST_SIM_SEEDS=$(SEEDS) TAPECAST_TEST_SIM_FIRST=$(FIRST) $(GO) test -count 1 -timeout 30m -run 'TestSimulation|TestKeptSeeds' -v ./internal/sim | grep -vE '^ *(=== |--- PASS)'
 	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=$(PROVE_FOR) TAPECAST_TEST_PROVE_DELIVERIES=$(PROVE_DELIVERIES) \
 	  $(GO) test -count 1 -timeout 60m -run '^TestProve$$' -v ./internal/e2e | grep -vE '^ *=== '
