@@ -35,6 +35,7 @@ func (c *conversation) composeReplies(b *block) (more bool) {
 		}
 		b.grab()
 		b.frames++
+		b.settled++
 		if r.raw != nil {
 			c.wire.finish(b)
 			b.buf = append(b.buf, r.raw...)
@@ -65,6 +66,7 @@ func (c *conversation) composeHeartbeat(b *block, now time.Time) {
 	flush := func() {
 		b.grab()
 		b.frames++
+		b.settled++
 		c.wire.heartbeat(b, subs, protocol.Encode(f))
 		f, subs, size = newHeartbeat(now), nil, 0
 	}
@@ -201,10 +203,12 @@ func (c *conversation) servePartition(b *block, s *subscription, cur *cursor, no
 		if b.size()-start > quantumBytes {
 			return true, false
 		}
+		next, time := cur.next, cur.time
 		ok, full := c.emit(b, s, cur, e, "")
 		if full || !ok {
 			return ok, full
 		}
+		c.note(b, s, cur, e, next, time)
 		if !chunk.Replayed && e.Accepted > b.newest {
 			b.newest = e.Accepted
 		}
@@ -279,11 +283,23 @@ func (c *conversation) emit(b *block, s *subscription, cur *cursor, e *feed.Even
 		c.wire.event(b, s, frame)
 	} else {
 		c.wire.marked(b, s, frame, mark)
+		b.settled++
 	}
 	if !s.live {
 		s.replayed++
 	}
 	return true, false
+}
+
+// note has the block remember an event that can be taken back.
+func (c *conversation) note(b *block, s *subscription, cur *cursor, e *feed.Event, next, time int64) {
+	if _, plain := c.wire.(textWire); !plain || cur.next != e.Offset+1 {
+		b.settled++
+		return
+	}
+	if frame, err := c.frame(s, e); err == nil { // it was made a moment ago
+		b.note(frame, s, s.turn, next, time)
+	}
 }
 
 // addGap reports a gap with its neighbours.

@@ -303,6 +303,9 @@ func (c *conversation) tellReset(b *block, s *subscription, cause string) {
 // put writes a control frame of a level 1 subscription into b, or, without b,
 // has it wait for the next write.
 func (c *conversation) put(b *block, s *subscription, name string, frame any) {
+	if b != nil {
+		b.settled++ // even if it is not told: the subscription is another now
+	}
 	switch {
 	case !s.level1():
 	case b == nil || b.tail != nil: // nothing overtakes a tail

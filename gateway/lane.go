@@ -181,14 +181,17 @@ func (l *lane) sit(s *session, sub *subscription, ahead bool) {
 	}
 }
 
-// unseat has a session go on by itself, from where it stands.
+// unseat has a session go on by itself, from where it stands. It looks soon:
+// nobody wakes its hold until it has.
 func (sh *shard) unseat(s *session) {
 	l := s.lane
 	if l == nil {
 		return
 	}
 	l.sync(s)
+	s.sub.wakeAll()
 	l.leave(s)
+	sh.wake(s)
 }
 
 // leave takes a session's seat away.
@@ -293,11 +296,8 @@ func (l *lane) dissolve(now time.Time) {
 
 // release has a session look for itself.
 func (l *lane) release(s *session, now time.Time) {
-	sub := s.sub
 	l.shard.unseat(s)
 	s.alone = now.Add(aloneFor)
-	sub.wakeAll()
-	l.shard.wake(s)
 }
 
 // needs tells whether a member takes that form.

@@ -116,6 +116,7 @@ func (c *conversation) sendFresh(b *block, s *subscription, cur *cursor, mark st
 		if full || !ok {
 			return false, full
 		}
+		b.settled++
 		if e.Accepted > b.newest {
 			b.newest = e.Accepted
 		}

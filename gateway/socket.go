@@ -79,8 +79,8 @@ func (t *socket) limits() (stalled, all time.Duration) {
 	return t.terms.timeout, t.terms.maxLag
 }
 
-// offer writes what the socket takes at once, and keeps the rest: shared
-// bytes as they are, others in a copy as large as needed.
+// offer writes what the socket takes at once, and keeps the rest of the frame
+// that was cut; what was to follow is taken back where it can be.
 func (t *socket) offer(b *block) error {
 	head := b.buf[b.head:]
 	if len(head) > 0 {
@@ -89,7 +89,7 @@ func (t *socket) offer(b *block) error {
 			return err
 		}
 		if n < len(head) {
-			t.rest = append(append(make([]byte, 0, len(head)-n+len(b.tail)), head[n:]...), b.tail...)
+			t.rest = b.cut(n)
 			return nil
 		}
 	}

@@ -20,17 +20,27 @@ type block struct {
 	events  int   // data frames
 	frames  int   // control frames
 	newest  int64 // us: when the newest live event was accepted; 0 = none
-	pooled  *[]byte
-	batchAt int // where the payload of an open batch frame begins; 0 = none
+	batchAt int   // where the payload of an open batch frame begins; 0 = none
+	pooled  *memory
+
+	marks   []mark // the events at its end, if they can be undone
+	settled int    // what cannot: frames of other kinds, and what they stand for
+	markAt  int    // settled at the last mark
 }
 
-var scratch = sync.Pool{New: func() any { b := make([]byte, 0, scratchSize); return &b }}
+// memory is what a block borrows while it is written.
+type memory struct {
+	buf   []byte
+	marks []mark
+}
+
+var scratch = sync.Pool{New: func() any { return &memory{buf: make([]byte, 0, scratchSize)} }}
 
 // grab gets the block its memory.
 func (b *block) grab() {
 	if b.pooled == nil {
-		b.pooled = scratch.Get().(*[]byte) //nolint:forcetypeassert // only block puts into the pool
-		b.buf = (*b.pooled)[:0]
+		b.pooled = scratch.Get().(*memory) //nolint:forcetypeassert // only block puts into the pool
+		b.buf, b.marks = b.pooled.buf[:0], b.pooled.marks[:0]
 	}
 }
 
@@ -38,8 +48,10 @@ func (b *block) grab() {
 func (b *block) release() {
 	if b.pooled != nil {
 		if cap(b.buf) <= 2*scratchSize {
-			*b.pooled = b.buf[:0]
+			b.pooled.buf = b.buf[:0]
 		}
+		clear(b.marks)
+		b.pooled.marks = b.marks[:0]
 		scratch.Put(b.pooled)
 	}
 	*b = block{}
