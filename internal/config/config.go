@@ -107,11 +107,18 @@ type Gateway struct {
 	SnapshotBytes int64
 	AllSnapshots  int64
 	Hold          time.Duration
+	Holds         []TopicHold
 	Silence       time.Duration
 	Heartbeat     time.Duration
 	Ping          time.Duration
 	Drain         time.Duration
 	WriteTimeout  time.Duration
+}
+
+// TopicHold is how long events of some topics wait after a write.
+type TopicHold struct {
+	Topic string // as clients name it; a pattern with * and ?
+	Hold  time.Duration
 }
 
 // The roles that a configuration is for, and the default addresses.

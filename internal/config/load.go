@@ -246,7 +246,7 @@ func word(v value) string {
 		return "DURATION"
 	case intValue, floatValue:
 		return "N"
-	case stringsValue, rulesValue, prefixesValue:
+	case stringsValue, rulesValue, prefixesValue, holdsValue:
 		return "LIST"
 	case enumValue:
 		return "WORD"

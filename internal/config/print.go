@@ -42,6 +42,8 @@ func (l *Loaded) printKey(b *strings.Builder, k key, name string) {
 		printList(b, name, from, len(*v.p), func(i int) string { return strconv.Quote((*v.p)[i]) })
 	case prefixesValue:
 		printList(b, name, from, len(*v.p), func(i int) string { return strconv.Quote((*v.p)[i].String()) })
+	case holdsValue:
+		printList(b, name, from, len(*v.p), func(i int) string { return strconv.Quote((*v.p)[i].String()) })
 	case stringValue:
 		fmt.Fprintf(b, "%s: %q%s\n", name, v.String(), from)
 	default:
