@@ -364,7 +364,7 @@ func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service
 		Origins:   g.Origins, RequireOrigin: g.RequireOrigin, TrustedProxies: g.Proxies,
 		MaxSessions: g.MaxSessions, MaxPerIP: g.MaxPerIP, MaxSubs: g.MaxSubs, MaxPartitions: g.MaxPartitions,
 		MaxCommand: int(g.MaxCommand), CommandRate: g.CommandRate, CommandBurst: g.CommandBurst, MaxLag: g.MaxLag,
-		SnapshotKeys: g.SnapshotKeys, SnapshotBytes: g.SnapshotBytes, SnapshotsBytes: g.AllSnapshots, Hold: hold(g.Hold),
+		SnapshotKeys: g.SnapshotKeys, SnapshotBytes: g.SnapshotBytes, SnapshotsBytes: g.AllSnapshots, Hold: hold(g.Hold), Holds: holds(g.Holds),
 		Heartbeat: g.Heartbeat, Ping: g.Ping, Drain: g.Drain, WriteTimeout: g.WriteTimeout,
 	})
 	if err != nil {
@@ -372,6 +372,14 @@ func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service
 	}
 	b.health.checks = append(b.health.checks, check{"feed", tapes.Ready})
 	return tapes, room, nil
+}
+
+// holds are the gateway's own for configured ones.
+func holds(hs []config.TopicHold) (out []gateway.TopicHold) {
+	for _, h := range hs {
+		out = append(out, gateway.TopicHold(h))
+	}
+	return out
 }
 
 // hold is the gateway's word for a configured 0s, which is "none" and not "default".
