@@ -446,6 +446,7 @@ export class Client {
   #sentAt = 0
   #dirty = new Map()
   #save = null
+  #gone = false
 
   constructor (urls, options = {}) {
     this.#urls = [].concat(urls)
@@ -722,6 +723,7 @@ export class Client {
   _moved (s, name) {
     if (!name) return
     this.#dirty.set(name, s)
+    if (this.#gone) return this.#flush()
     this.#save ??= setTimeout(() => this.#flush(), 500)
   }
 
@@ -741,7 +743,12 @@ export class Client {
     else this.#look()
   }
 
-  #away = () => this.#flush()
+  // A page that is left may still be given events: then each is noted at once.
+  #away = (e) => {
+    this.#gone = e.type === 'pagehide'
+    this.#flush()
+  }
+
   #look = () => {
     if (this.error) return
     if (this.state.phase === 'waiting' && !this.#bye?.wait_ms) {
@@ -758,6 +765,7 @@ export class Client {
     g.document?.[f]?.('visibilitychange', this.#hidden)
     g[f]?.('online', this.#look)
     g[f]?.('pagehide', this.#away)
+    g[f]?.('pageshow', this.#away)
   }
 }
 

@@ -86,6 +86,31 @@ test('positions are saved while the page is open, and when it is hidden', async 
   }
 })
 
+test('what a page is given while it is left is noted at once', async () => {
+  const storage = new Store()
+  const listeners = {}
+  globalThis.addEventListener = (k, f) => { listeners[k] = f }
+  globalThis.removeEventListener = (k) => { delete listeners[k] }
+  try {
+    const { client, wire } = await page({ storage }, { remember: 'mine', ondata () {} })
+    const noted = () => JSON.parse(storage.getItem('tapecast:mine'))?.offsets[0]
+    wire.get(ack({ 0: 5 }), data(5))
+    listeners.pagehide({ type: 'pagehide' })
+    assert.equal(noted(), 6)
+    wire.get(data(6)) // its page may be gone before a timer runs
+    assert.equal(noted(), 7)
+    listeners.pageshow({ type: 'pageshow' }) // it is shown again
+    wire.get(data(7))
+    assert.equal(noted(), 7)
+    await soon(() => noted() === 8)
+    client.close()
+    assert.deepEqual(listeners, {})
+  } finally {
+    delete globalThis.addEventListener
+    delete globalThis.removeEventListener
+  }
+})
+
 test('a page that is looked at again, or comes online, does not wait for the backoff', async () => {
   const listeners = {}
   globalThis.addEventListener = (k, f) => { listeners[k] = f }
