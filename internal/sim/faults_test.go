@@ -70,7 +70,7 @@ type pace struct {
 // Histories of `make prove` are brief, with twice the faults in a second; those
 // of `make soak` (TAPECAST_TEST_SIM_LONG=1) are of both kinds.
 var (
-	brief = pace{start: time.Second, chaos: 8 * time.Second, faults: [2]int{5, 13}}
+	brief = pace{start: 700 * time.Millisecond, chaos: 8 * time.Second, faults: [2]int{5, 13}}
 	long  = pace{start: 3 * time.Second, chaos: 30 * time.Second, faults: [2]int{8, 20}}
 )
 

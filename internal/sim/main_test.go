@@ -9,7 +9,7 @@ import (
 // TestMain gives memory for time: worlds are made and dropped by the second,
 // and a quarter of the CPU went into collecting them.
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(400)
+	debug.SetGCPercent(1000)
 	debug.SetMemoryLimit(1500 << 20)
 	os.Exit(m.Run())
 }
