@@ -40,6 +40,7 @@ func (r *ring) Source() any                                                   { 
 func (r *ring) Park()                                                         {}
 func (r *ring) Tap(func()) tap                                                { return nil }
 func (r *ring) Head(int32) (int64, bool)                                      { return r.head, true }
+func (*ring) Held(int32, int64) (broker.Bounds, bool)                         { return broker.Bounds{}, false }
 func (r *ring) Frame(*feed.Event, feed.Form) ([]byte, error)                  { return r.frame, nil }
 func (r *ring) Scan(context.Context, int32, int64, int64, func(feed.Chunk) bool) (int64, error) {
 	return 0, nil

@@ -25,6 +25,7 @@ type fakeFeed struct {
 	topics map[string]*fakeTopic
 	away   error         // Bounds and OffsetsAt fail with it
 	gate   chan struct{} // a Scan waits for it after its first chunk; nil = does not
+	held   bool          // what is on a tape is resumed without asking Kafka
 	opened int
 	open   int
 	asked  int
@@ -339,6 +340,13 @@ func (h *fakeHold) Scan(ctx context.Context, partition int32, from, to int64, fn
 func (h *fakeHold) Head(partition int32) (int64, bool) {
 	defer h.lock()()
 	return h.topic.parts[partition].end, true
+}
+
+func (h *fakeHold) Held(partition int32, offset int64) (broker.Bounds, bool) {
+	defer h.lock()()
+	l := h.topic.parts[partition]
+	b := broker.Bounds{Start: max(l.start, l.tape), End: l.end}
+	return b, h.feed.held && h.id == h.topic.id && b.Start <= offset && offset <= b.End
 }
 
 var errWait = errors.New("the schema is not known yet")

@@ -55,6 +55,9 @@ func final(err error) bool {
 
 func lookupOnce(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapshotLimits) (f facts, err error) {
 	f.epoch = h.Epoch()
+	if f.bounds = heldBounds(h, w, f.epoch); f.bounds != nil {
+		return f, nil
+	}
 	short, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	if f.bounds, err = h.Bounds(short); err != nil {
@@ -81,6 +84,43 @@ func lookupOnce(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapsho
 		return f, stream.ErrTopicChanged
 	}
 	return f, err
+}
+
+// heldBounds answers from the tapes alone where all that is wished lies on
+// them: who was away for a moment is not to wait for Kafka, nor Kafka for
+// everybody who was. nil = Kafka has to be asked.
+func heldBounds(h hold, w *protocol.Subscribe, epoch stream.TopicID) map[int32]broker.Bounds {
+	if w.Mode == protocol.ModeSnapshot || w.Until.Kind == protocol.UntilLive || w.Until.Kind == protocol.UntilTime {
+		return nil
+	}
+	parts := h.Partitions()
+	var at func(part int32) (int64, bool)
+	wished := w.From.Epoch
+	switch from := &w.From; {
+	case from.Kind == protocol.FromOffset && len(parts) == 1:
+		at = func(int32) (int64, bool) { return from.Offset, true }
+	case from.Kind == protocol.FromOffsets && len(from.Offsets) == len(parts):
+		at = func(part int32) (int64, bool) { o, ok := from.Offsets[part]; return o, ok }
+	case from.Kind == protocol.FromCursor && len(from.Cursor.Next) == len(parts):
+		wished = from.Cursor.Epoch
+		at = func(part int32) (int64, bool) { return from.Cursor.Next[part], true }
+	default:
+		return nil
+	}
+	if !wished.IsZero() && wished != epoch {
+		return nil
+	}
+	out := make(map[int32]broker.Bounds, len(parts))
+	for _, part := range parts {
+		offset, ok := at(part)
+		if !ok {
+			return nil
+		}
+		if out[part], ok = h.Held(part, offset); !ok {
+			return nil
+		}
+	}
+	return out
 }
 
 // newer finds a partition that a position of this very incarnation of the

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/protocol"
+	"github.com/tapecast/tapecast/internal/stream"
 )
 
 // pickAll is the rule of from {"last":N}, in plain: of the partitions' last
@@ -74,4 +76,53 @@ func TestLookupsOfTheLastNShareTheRoom(t *testing.T) {
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, protocol.CodeBusy, refused.Code)
 	require.Equal(t, int64(1), lim.used.Load())
+}
+
+// TestWhatIsOnTheTapeIsResumedWithoutKafka resumes while Kafka is away.
+func TestWhatIsOnTheTapeIsResumedWithoutKafka(t *testing.T) {
+	f := newFakeFeed()
+	f.add("t", 2)
+	for range 10 {
+		f.produce("t", 0, "k", "1")
+		f.produce("t", 1, "k", "1")
+	}
+	f.topics["t"].parts[1].tape = 4
+	f.held, f.away = true, errors.New("Kafka is away")
+	h, err := f.Open("t", nil, func() {})
+	require.NoError(t, err)
+	defer h.Close()
+	epoch := h.Epoch()
+	cursor := func(next ...int64) protocol.From {
+		return protocol.From{Kind: protocol.FromCursor, Cursor: protocol.Cursor{Topic: protocol.CursorTopic("t"), Epoch: epoch, Next: next}}
+	}
+	offsets := func(e stream.TopicID, at map[int32]int64) protocol.From {
+		return protocol.From{Kind: protocol.FromOffsets, Offsets: at, Epoch: e}
+	}
+	for _, tt := range []struct {
+		name string
+		wish protocol.Subscribe
+		held bool
+	}{
+		{"a cursor", protocol.Subscribe{From: cursor(3, 10)}, true},
+		{"offsets", protocol.Subscribe{From: offsets(epoch, map[int32]int64{0: 0, 1: 4})}, true},
+		{"offsets of nobody knows when", protocol.Subscribe{From: offsets(stream.TopicID{}, map[int32]int64{0: 0, 1: 4})}, true},
+		{"below the tape", protocol.Subscribe{From: cursor(3, 3)}, false},
+		{"beyond it", protocol.Subscribe{From: cursor(11, 5)}, false},
+		{"a partition is missing", protocol.Subscribe{From: cursor(3)}, false},
+		{"of another topic", protocol.Subscribe{From: offsets(stream.TopicID{9, 9}, map[int32]int64{0: 0, 1: 4})}, false},
+		{"one offset for two partitions", protocol.Subscribe{From: protocol.From{Kind: protocol.FromOffset, Offset: 5}}, false},
+		{"until live, as of now", protocol.Subscribe{From: cursor(3, 10), Until: protocol.Until{Kind: protocol.UntilLive}}, false},
+		{"the last ones", protocol.Subscribe{From: protocol.From{Kind: protocol.FromLast, Last: 1}}, false},
+	} {
+		got, err := lookupOnce(t.Context(), h, &tt.wish, &snapshotLimits{})
+		if !tt.held {
+			require.ErrorIs(t, err, f.away, tt.name)
+			continue
+		}
+		require.NoError(t, err, tt.name)
+		p, refused := place("t", &tt.wish, &got)
+		require.Nil(t, refused, tt.name)
+		require.Equal(t, protocol.ResumeExact, p.resume, tt.name)
+		require.Equal(t, map[int32]int64{0: 10, 1: 10}, p.live, tt.name)
+	}
 }

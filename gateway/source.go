@@ -30,6 +30,8 @@ type hold interface {
 	Read(partition int32, cursor int64, maxEvents int) feed.Chunk
 	Scan(ctx context.Context, partition int32, from, to int64, fn func(feed.Chunk) bool) (int64, error)
 	Head(partition int32) (int64, bool)
+	// Held tells what the tape has for the hold, if an offset lies on it.
+	Held(partition int32, offset int64) (broker.Bounds, bool)
 	Frame(e *feed.Event, form feed.Form) ([]byte, error)
 	// Source is equal for holds that read the same tapes; nil = nobody else can.
 	Source() any

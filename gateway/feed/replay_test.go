@@ -241,6 +241,11 @@ func TestReplayFromTheTapeNeverTouchesKafka(t *testing.T) {
 	for i := range 40 {
 		c := b.open(name)
 		c.at[0] = from + int64(i)
+		held, ok := c.sub.Held(0, c.at[0])
+		require.True(t, ok, "Kafka need not be asked where that is")
+		require.GreaterOrEqual(t, held.End, from+n)
+		_, ok = c.sub.Held(0, held.End+1)
+		require.False(t, ok)
 		c.upTo(0, from+n)
 		require.Equal(t, upFrom(from+int64(i), from+n), c.got[0])
 	}

@@ -168,6 +168,22 @@ func (s *Sub) Head(partition int32) (int64, bool) {
 	return s.head(p)
 }
 
+// Held tells what the tape holds for this sub, if an offset lies on it or at
+// its head: reading on from there asks nothing of Kafka.
+func (s *Sub) Held(partition int32, offset int64) (b broker.Bounds, ok bool) {
+	p := s.inst.Load().part(partition)
+	if p == nil || s.inst.Load().replaced.Load() || s.topic.gone.Load() {
+		return b, false
+	}
+	x, ok := s.x(p)
+	if !ok {
+		return b, false
+	}
+	start, next, ok := p.tape.bounds()
+	b = broker.Bounds{Start: max(start, x), End: next}
+	return b, ok && b.Start <= offset && offset <= b.End
+}
+
 func (s *Sub) head(p *partition) (int64, bool) {
 	x, ok := s.x(p)
 	if !ok {
