@@ -169,7 +169,7 @@ func (c *conversation) serve(b *block, s *subscription, now time.Time) (progress
 		}
 		if s.wish.Mode == protocol.ModeLatest {
 			progress, full = c.serveLatest(b, s, cur, now)
-		} else if cur.fresh.active {
+		} else if cur.skips() {
 			progress, full = c.serveSlow(b, s, cur)
 		} else if cur.ready {
 			progress, full = c.servePartition(b, s, cur, now)
@@ -384,7 +384,7 @@ func (s *subscription) caughtUp() bool {
 		return true // it skips what it cannot take
 	}
 	for i := range s.cursors {
-		if s.cursors[i].ready || s.cursors[i].pending || s.cursors[i].fresh.active {
+		if s.cursors[i].ready || s.cursors[i].pending || s.cursors[i].skips() {
 			return false
 		}
 	}

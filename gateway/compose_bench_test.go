@@ -60,7 +60,7 @@ func newRingConversation(tb testing.TB, r *ring) (*conversation, *subscription) 
 	tb.Helper()
 	limits := &snapshotLimits{}
 	c := &conversation{rules: &rules{metrics: newMetrics(nil, limits), heartbeat: time.Hour, maxSubs: 10, maxParts: 10}, wire: textWire{}, notify: func() {}}
-	s := &subscription{topic: "t", hold: r, wish: protocol.Subscribe{}}
+	s := &subscription{topic: "t", hold: r, wish: &protocol.Subscribe{}}
 	s.due.Store(true)
 	c.subs = append(c.subs, s)
 	return c, s

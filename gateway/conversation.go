@@ -144,7 +144,7 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked boo
 	if c.keys+len(cmd.Sub.Keys) > protocol.MaxKeys {
 		return &protocol.Error{Code: protocol.CodeTooManySubs, Message: fmt.Sprintf("a connection names at most %d keys; subscribe to all", protocol.MaxKeys)}
 	}
-	s := &subscription{id: cmd.ID, topic: cmd.Topic, sum: protocol.CursorTopic(cmd.Topic), wish: cmd.Sub, label: cmd.ID.Label()}
+	s := &subscription{id: cmd.ID, topic: cmd.Topic, sum: protocol.CursorTopic(cmd.Topic), wish: shared(&cmd.Sub), label: cmd.ID.Label()}
 	if s.label == "" {
 		s.label = s.topic
 	}
@@ -172,7 +172,7 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked boo
 	c.keys += len(s.wish.Keys)
 	c.follow(s, len(h.Partitions()))
 	c.metrics.subscriptions.Inc()
-	if needsLookup(&s.wish) {
+	if needsLookup(s.wish) {
 		s.busy = true
 		c.enqueue(s)
 	}
@@ -196,7 +196,7 @@ func (c *conversation) conflict(cmd *protocol.Command) (repeated *subscription, 
 		case !cmd.ID.IsZero() && s.id.Label() == cmd.ID.Label():
 			return nil, &protocol.Error{Code: protocol.CodeDuplicateID, Message: "the id is in use; unsubscribe it first"}
 		case s.topic != cmd.Topic || !overlaps(s.wish.Keys, cmd.Sub.Keys):
-		case cmd.ID.IsZero() && s.id.IsZero() && s.wish.Level == cmd.Sub.Level && same(s.wish, cmd.Sub):
+		case cmd.ID.IsZero() && s.id.IsZero() && s.wish.Level == cmd.Sub.Level && same(s.wish, &cmd.Sub):
 			return s, nil
 		default:
 			return nil, &protocol.Error{Code: protocol.CodeOverlap, Message: "another subscription of this connection has some of these keys; unsubscribe it first"}

@@ -76,8 +76,9 @@ type Options struct {
 	Ready          func() error   // nobody comes in before it has once returned nil; default Feed.Ready
 	Inspector      Inspector      // what operators are told of Kafka; nil = nothing
 
-	source   feedSource // tests: instead of Feed
-	portable bool       // tests: every socket has a goroutine that reads
+	source   feedSource   // tests: instead of Feed
+	portable bool         // tests: every socket has a goroutine that reads
+	terms    func(*terms) // tests: changes them
 }
 
 func (o *Options) defaults() {
@@ -186,8 +187,12 @@ func New(o Options) (*Service, error) {
 		}
 		d.origins = append(d.origins, normalOrigin(origin))
 	}
+	terms := newTerms(&o)
+	if o.terms != nil {
+		o.terms(terms)
+	}
 	return &Service{
-		o: o, door: d, metrics: m, terms: newTerms(&o), bounds: newBoundsCache(o.source), sessions: map[*session]struct{}{},
+		o: o, door: d, metrics: m, terms: terms, bounds: newBoundsCache(o.source), sessions: map[*session]struct{}{},
 		rules: &rules{
 			feed: o.source, metrics: m, snapshots: snapshots, heartbeat: o.Heartbeat,
 			maxSubs: o.MaxSubs, maxParts: o.MaxPartitions, maxLag: o.MaxLag,

@@ -99,7 +99,7 @@ func (c *conversation) steady() *subscription {
 	}
 	for i := range s.cursors {
 		cur := &s.cursors[i]
-		if cur.ready || cur.pending || cur.fresh.active || cur.until != noEnd || int(cur.partition) != i {
+		if cur.ready || cur.pending || cur.skips() || cur.until != noEnd || int(cur.partition) != i {
 			return nil
 		}
 	}

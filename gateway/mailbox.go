@@ -40,13 +40,21 @@ type mailbox struct {
 	posted atomic.Bool // something came since the loop took last
 
 	mu   sync.Mutex
-	mail mail   // guarded by mu
+	mail *mail  // guarded by mu; nil = nothing has come
 	room func() // guarded by mu: whom to call when there is room for inputs, or it is over; nil = nobody
 	over bool   // guarded by mu: nobody takes any more
 }
 
 func (m *mailbox) init(wake func()) {
 	m.wake = wake
+}
+
+// letters is where mail goes. mu is held.
+func (m *mailbox) letters() *mail {
+	if m.mail == nil {
+		m.mail = &mail{}
+	}
+	return m.mail
 }
 
 // post tells the loop that something came.
@@ -59,13 +67,14 @@ func (m *mailbox) post() {
 // whenRoom. After the end it goes to nobody.
 func (m *mailbox) put(in input) (full bool) {
 	m.mu.Lock()
-	waiting := m.mail.inputs
+	mail := m.letters()
+	waiting := mail.inputs
 	if n := len(waiting); in.pong && n >= maxPongs && waiting[n-1].pong {
 		waiting[n-1] = in
 	} else if !m.over {
-		m.mail.inputs = append(waiting, in)
+		mail.inputs = append(waiting, in)
 	}
-	full = len(m.mail.inputs) >= inboxSize && !m.over
+	full = len(mail.inputs) >= inboxSize && !m.over
 	m.mu.Unlock()
 	m.post()
 	return full
@@ -76,7 +85,7 @@ func (m *mailbox) put(in input) (full bool) {
 func (m *mailbox) whenRoom(fn func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.mail.inputs) < inboxSize || m.over {
+	if len(m.letters().inputs) < inboxSize || m.over {
 		return false
 	}
 	m.room = fn
@@ -97,7 +106,8 @@ func (m *mailbox) hand(in input) {
 // result hands a task's result over.
 func (m *mailbox) result(fn func()) {
 	m.mu.Lock()
-	m.mail.results = append(m.mail.results, fn) // at most maxTasks
+	mail := m.letters()
+	mail.results = append(mail.results, fn) // at most maxTasks
 	m.mu.Unlock()
 	m.post()
 }
@@ -106,7 +116,7 @@ func (m *mailbox) result(fn func()) {
 // spread over as long again.
 func (m *mailbox) drain(within time.Duration) {
 	m.mu.Lock()
-	m.mail.drain = &within
+	m.letters().drain = &within
 	m.mu.Unlock()
 	m.post()
 }
@@ -114,7 +124,7 @@ func (m *mailbox) drain(within time.Duration) {
 // cut ends the session at once.
 func (m *mailbox) cut() {
 	m.mu.Lock()
-	m.mail.cut = true
+	m.letters().cut = true
 	m.mu.Unlock()
 	m.post()
 }
@@ -125,11 +135,13 @@ func (m *mailbox) take(inputs bool) (got mail, left bool) {
 		return mail{}, false
 	}
 	m.mu.Lock()
-	got, m.mail = m.mail, mail{}
+	if m.mail != nil {
+		got, m.mail = *m.mail, nil
+	}
 	var room func()
-	if !inputs {
-		m.mail.inputs, got.inputs = got.inputs, nil
-		left = len(m.mail.inputs) > 0
+	if !inputs && len(got.inputs) > 0 {
+		m.mail = &mail{inputs: got.inputs}
+		got.inputs, left = nil, true
 	} else if got.inputs != nil {
 		room, m.room = m.room, nil
 	}

@@ -43,14 +43,14 @@ func (c *conversation) fellOff(s *subscription, cur *cursor, chunk feed.Chunk, n
 	if !ok || head <= cur.next {
 		return false
 	}
-	cur.fresh = conflation{active: true, target: head, read: cur.next}
+	cur.fresh = &conflation{active: true, target: head, read: cur.next}
 	return true
 }
 
 // serveSlow reads up to where the head stood, tells the stretch as a gap, then
 // sends its newest values.
 func (c *conversation) serveSlow(b *block, s *subscription, cur *cursor) (progress, full bool) {
-	f := &cur.fresh
+	f := cur.fresh
 	if len(f.sending) == 0 {
 		if f.read < min(f.target, cur.until) && f.bytes < slowBytes {
 			return c.collect(b, s, cur), false
@@ -66,14 +66,18 @@ func (c *conversation) serveSlow(b *block, s *subscription, cur *cursor) (progre
 		return false, full
 	}
 	more := f.read < min(f.target, cur.until)
-	cur.fresh = conflation{active: more, target: f.target, read: f.read}
+	*f = conflation{active: more, target: f.target, read: f.read}
 	cur.ready = true
 	return true, false
 }
 
 // serveLatest sends the newest value per key, at most every interval.
 func (c *conversation) serveLatest(b *block, s *subscription, cur *cursor, now time.Time) (progress, full bool) {
-	f := &cur.fresh
+	f := cur.fresh
+	if f == nil {
+		f = &conflation{}
+		cur.fresh = f
+	}
 	f.read = max(f.read, cur.next)
 	if len(f.sending) == 0 && f.after.empty() {
 		if !cur.ready || now.Before(cur.flushAt) {
@@ -91,7 +95,7 @@ func (c *conversation) serveLatest(b *block, s *subscription, cur *cursor, now t
 }
 
 func (c *conversation) flushLatest(b *block, s *subscription, cur *cursor, now time.Time) (progress, full bool) {
-	f := &cur.fresh
+	f := cur.fresh
 	sent := len(f.sending) > 0
 	if ok, full := c.sendFresh(b, s, cur, ""); full || !ok {
 		return false, full
@@ -109,7 +113,7 @@ func (c *conversation) flushLatest(b *block, s *subscription, cur *cursor, now t
 
 // sendFresh sends what a conflation has ready.
 func (c *conversation) sendFresh(b *block, s *subscription, cur *cursor, mark string) (done, full bool) {
-	f := &cur.fresh
+	f := cur.fresh
 	for len(f.sending) > 0 {
 		e := f.sending[0]
 		ok, full := c.emit(b, s, cur, e, mark)
@@ -127,7 +131,7 @@ func (c *conversation) sendFresh(b *block, s *subscription, cur *cursor, mark st
 
 // collect reads on into a conflation. It returns false when there is nothing more now.
 func (c *conversation) collect(b *block, s *subscription, cur *cursor) bool {
-	f := &cur.fresh
+	f := cur.fresh
 	if f.read >= cur.until {
 		return false
 	}

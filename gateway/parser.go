@@ -13,9 +13,14 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// partTime is how long a message may take from the first time that its next
-// bytes are waited for. A client that sends half a frame is gone then.
-const partTime = 20 * time.Second
+// Bounds of messages that come in parts.
+const (
+	// partTime is how long a message may take from the first time that its next
+	// bytes are waited for. A client that sends half a frame is gone then.
+	partTime = 20 * time.Second
+	// maxLent is how many parked sockets may be waited for so at once.
+	maxLent = 4096
+)
 
 // parser is a gorilla connection for reading only: bytes in, messages out. It
 // belongs to no client: a socket is put under it. Between two messages gorilla
@@ -175,7 +180,7 @@ func (p *parser) await(b []byte) (int, error) {
 		if p.began == 0 {
 			p.began = t.terms.now()
 		}
-		if end := p.began + partTime; until == 0 || end < until {
+		if end := p.began + t.terms.part; until == 0 || end < until {
 			until = end
 		}
 	}
@@ -199,6 +204,8 @@ type terms struct {
 	timeout  time.Duration // a write that moves nothing for that long fails
 	maxLag   time.Duration // a write that is not done after that long fails; 0 = no limit
 	silence  time.Duration // a client that says nothing for that long is gone; 0 = it may
+	part     time.Duration // see partTime
+	lent     int           // see maxLent
 	commands pace
 	limit    int // bytes of a message
 	// meaning makes a message an input.
@@ -207,7 +214,7 @@ type terms struct {
 
 func newTerms(o *Options) *terms {
 	return &terms{
-		start: time.Now(), timeout: o.WriteTimeout, maxLag: o.MaxLag, silence: 2 * o.Ping,
+		start: time.Now(), timeout: o.WriteTimeout, maxLag: o.MaxLag, silence: 2 * o.Ping, part: partTime, lent: maxLent,
 		commands: newPace(o.CommandRate, o.CommandBurst), limit: o.MaxCommand, meaning: (*socket).input,
 	}
 }

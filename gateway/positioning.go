@@ -16,7 +16,7 @@ func (c *conversation) enqueue(s *subscription) {
 
 func (c *conversation) startTasks() {
 	for c.tasks < maxTasks && len(c.waiting) > 0 && !c.over {
-		s, wish := c.waiting[0], &c.waiting[0].wish
+		s, wish := c.waiting[0], c.waiting[0].wish
 		c.waiting = c.waiting[1:]
 		if s.state == positioned {
 			wish = &protocol.Subscribe{From: protocol.From{Kind: protocol.FromEarliest}} // the bounds only
@@ -57,7 +57,7 @@ func (c *conversation) lookedUp(s *subscription, f facts, err error) {
 		c.moveBack(s, &f)
 		return
 	}
-	p, perr := place(s.topic, &s.wish, &f)
+	p, perr := place(s.topic, s.wish, &f)
 	if perr != nil {
 		if f.shot != nil {
 			f.shot.free()
@@ -138,7 +138,7 @@ func (c *conversation) moveBack(s *subscription, f *facts) {
 	for i := range s.cursors {
 		cur := &s.cursors[i]
 		if b, ok := f.bounds[cur.partition]; ok && cur.next > b.End {
-			cur.next, cur.fresh = b.End, conflation{}
+			cur.next, cur.fresh = b.End, nil
 			moved = true
 		}
 		cur.ready = true

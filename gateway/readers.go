@@ -50,7 +50,6 @@ type slot struct {
 }
 
 const (
-	maxLent      = 4096
 	parserBuffer = 4 << 10
 	readQuantum  = 32 // messages of one socket before it goes behind the others
 )
@@ -294,7 +293,7 @@ func (r *readers) lend(p *parser) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.lent.Len() >= maxLent {
+	if r.lent.Len() >= r.terms.lent {
 		first := r.lent.Front()
 		longest := r.lent.Remove(first).(*parser) //nolint:forcetypeassert // only parsers are in
 		longest.cut.Store(true)

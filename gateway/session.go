@@ -54,13 +54,12 @@ type session struct {
 	woken  chan struct{} // to the loop; holds one; never closed; nil in a shard
 	closed chan struct{} // closed when the transport was told to close; nil = nobody waits for it
 
-	tasks errgroup.Group // waited for by run
+	tasks *errgroup.Group // waited for by run; nil before the first
 
 	// owned by loop
 	taskCtx context.Context // ends with the session; nil before the first task
 	endTask context.CancelFunc
 	timer   *time.Timer
-	block   block     // what leaves in the next write; empty between writes
 	wrote   time.Time // the last events, if no more were due then: what comes rests for its hold
 	at      time.Time // when to turn without a wake, holds aside; zero = only with one
 	taken   bool      // a command came
@@ -73,7 +72,7 @@ type session struct {
 // newSession makes a session that is to run in a loop of its own, or, if its
 // shard is set before it starts, in that.
 func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
-	s := &session{out: out, log: log, endTask: func() {}}
+	s := &session{out: out, log: log}
 	s.mailbox.init(func() {
 		if s.shard != nil {
 			s.shard.wake(s)
@@ -92,6 +91,7 @@ func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
 func (s *session) task(run func(ctx context.Context) func()) {
 	if s.taskCtx == nil {
 		s.taskCtx, s.endTask = context.WithCancel(context.Background()) // a session outlives the request it came with
+		s.tasks = &errgroup.Group{}
 	}
 	ctx := s.taskCtx
 	s.tasks.Go(func() error {
@@ -153,8 +153,10 @@ func (s *session) finish(e *ending) {
 // endTasks waits for the tasks and takes their results, which hold room.
 func (s *session) endTasks() {
 	s.conv.over = true
-	s.endTask()
-	_ = s.tasks.Wait() // tasks return no errors
+	if s.tasks != nil {
+		s.endTask()
+		_ = s.tasks.Wait() // tasks return no errors
+	}
 	got, _ := s.take(false)
 	for _, fn := range got.results {
 		s.contain(fn)
@@ -186,12 +188,11 @@ func (s *session) goodbye(e *ending) {
 		s.conv.bye(e.bye, e.retry, e.wait)
 	}
 	for more := true; more; {
-		b := &s.block
-		b.release() // a panic may have left something
+		b := newBlock()
 		more = s.conv.composeReplies(b)
 		s.conv.wire.finish(b)
 		err := s.send(b)
-		b.release()
+		b.done()
 		if err != nil {
 			return
 		}
@@ -306,8 +307,8 @@ func (s *session) flush(now time.Time) (more bool, err error) {
 		}
 		s.pingAt = now.Add(s.ping)
 	}
-	b := &s.block
-	defer b.release()
+	b := newBlock()
+	defer b.done()
 	if s.rests(now) {
 		more = s.conv.composeReplies(b)
 		s.conv.wire.finish(b)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,8 +33,8 @@ type subscription struct {
 	id    protocol.ID
 	label string // how heartbeats name it
 	topic string
-	sum   uint32 // protocol.CursorTopic(topic)
-	wish  protocol.Subscribe
+	sum   uint32              // protocol.CursorTopic(topic)
+	wish  *protocol.Subscribe // may be shared
 
 	gather time.Duration // its events wait that long after a write; static
 
@@ -61,17 +62,20 @@ type subscription struct {
 // cursor is where a subscription stands in one partition.
 type cursor struct {
 	partition int32
-	from      int64 // where it began
-	next      int64 // covered: everything before was sent, did not match, or was reported
-	live      int64 // the live edge at the ack
-	until     int64 // first offset that is not wanted
-	time      int64 // ms of the last event sent; 0 = none
-	ready     bool  // a Read is worth it
-	pending   bool  // the last Read waits for Kafka
-	onTape    bool  // it was served from the tape once
-	fresh     conflation
-	flushAt   time.Time // mode latest: not before then
+	from      int64       // where it began
+	next      int64       // covered: everything before was sent, did not match, or was reported
+	live      int64       // the live edge at the ack
+	until     int64       // first offset that is not wanted
+	time      int64       // ms of the last event sent; 0 = none
+	ready     bool        // a Read is worth it
+	pending   bool        // the last Read waits for Kafka
+	onTape    bool        // it was served from the tape once
+	fresh     *conflation // what newest values are gathered in; nil = nothing yet
+	flushAt   time.Time   // mode latest: not before then
 }
+
+// skips tells whether it is on its way to the newest values.
+func (c *cursor) skips() bool { return c.fresh != nil && c.fresh.active }
 
 // gap is a stretch to report.
 type gap struct {
@@ -227,8 +231,51 @@ func overlaps(a, b [][]byte) bool {
 	return false
 }
 
+// wishes are those that many share: all keys, from now on, for ever. There are
+// as many as clients name intervals; those beyond the first have their own.
+var wishes struct {
+	sync.RWMutex
+	known map[plainWish]*protocol.Subscribe // guarded by the mutex
+}
+
+const maxWishes = 64
+
+// plainWish is what such wishes differ in.
+type plainWish struct {
+	mode     protocol.Mode
+	named    bool
+	interval time.Duration
+	onSlow   bool
+	level    int
+}
+
+// shared returns a wish like w, for subscriptions, which do not change it.
+func shared(w *protocol.Subscribe) *protocol.Subscribe {
+	plain := plainWish{w.Mode, w.From.Named, w.Interval, w.OnSlow, w.Level}
+	if w.Keys != nil || w.From.Kind != protocol.FromLive || w.Until.Kind != protocol.UntilNone {
+		own := *w
+		return &own
+	}
+	wishes.RLock()
+	known, ok := wishes.known[plain], len(wishes.known) < maxWishes
+	wishes.RUnlock()
+	if known != nil {
+		return known
+	}
+	known = &protocol.Subscribe{Mode: w.Mode, Interval: w.Interval, OnSlow: w.OnSlow, Level: w.Level, From: protocol.From{Kind: protocol.FromLive, Named: w.From.Named}}
+	if ok {
+		wishes.Lock()
+		defer wishes.Unlock()
+		if wishes.known == nil {
+			wishes.known = map[plainWish]*protocol.Subscribe{}
+		}
+		wishes.known[plain] = known
+	}
+	return known
+}
+
 // same tells whether two wishes without id are one and the same.
-func same(a, b protocol.Subscribe) bool {
+func same(a, b *protocol.Subscribe) bool {
 	if a.Mode != b.Mode || a.Interval != b.Interval || a.OnSlow != b.OnSlow || (a.Keys == nil) != (b.Keys == nil) {
 		return false
 	}

@@ -57,6 +57,17 @@ func (b *block) release() {
 	*b = block{}
 }
 
+var blocks = sync.Pool{New: func() any { return &block{} }}
+
+// newBlock takes an empty block; done gives it back. Sessions have none of
+// their own: most of them are idle.
+func newBlock() *block { return blocks.Get().(*block) } //nolint:forcetypeassert // only done puts into the pool
+
+func (b *block) done() {
+	b.release()
+	blocks.Put(b)
+}
+
 func (b *block) empty() bool { return len(b.buf) == 0 && b.tail == nil }
 func (b *block) size() int   { return len(b.buf) - b.head + len(b.tail) }
 

@@ -18,7 +18,7 @@ type filter struct {
 // newFilter copies the keys. nil = all.
 func newFilter(keys [][]byte) *filter {
 	if keys == nil {
-		return &filter{all: true}
+		return wholeTopic
 	}
 	f := &filter{set: make(map[string]struct{}, len(keys))}
 	for _, k := range keys {
