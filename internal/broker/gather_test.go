@@ -154,6 +154,8 @@ func TestIdleReadsShareTheirRequests(t *testing.T) {
 func TestAReaderThatLeavesTakesNobodyAlong(t *testing.T) {
 	env := brokertest.Start(t)
 	topic, gone := env.Topic(t, 2), env.Topic(t, 1)
+	was, err := env.Client.Topics(t.Context(), gone)
+	require.NoError(t, err)
 	p := puller(t, env.Client)
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -164,7 +166,7 @@ func TestAReaderThatLeavesTakesNobodyAlong(t *testing.T) {
 		}
 	})
 	all.Go(func() {
-		if err := p.NewReader(gone, stream.TopicID{}, 0).Follow(t.Context(), 0, 1<<20, 100*time.Millisecond, more); !errors.Is(err, stream.ErrTopicChanged) {
+		if err := p.NewReader(gone, was[0].ID, 0).Follow(t.Context(), 0, 1<<20, 100*time.Millisecond, more); !errors.Is(err, stream.ErrTopicChanged) {
 			t.Errorf("a reader of a topic that is gone: %v", err)
 		}
 	})
@@ -172,7 +174,7 @@ func TestAReaderThatLeavesTakesNobodyAlong(t *testing.T) {
 	require.NoError(t, r.Follow(t.Context(), 0, 1<<20, 50*time.Millisecond, func(broker.Span) bool { return false }))
 	cancel()
 	require.NoError(t, env.Client.DeleteTopic(t.Context(), gone))
-	_, err := env.Client.Append(t.Context(), topic, 1, []broker.AppendRecord{{Value: []byte("x")}})
+	_, err = env.Client.Append(t.Context(), topic, 1, []broker.AppendRecord{{Value: []byte("x")}})
 	require.NoError(t, err)
 	require.NoError(t, r.Follow(t.Context(), 0, 1<<20, time.Second, func(span broker.Span) bool { return len(span.Records) == 0 }))
 	all.Wait()

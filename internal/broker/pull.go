@@ -180,16 +180,15 @@ type pullLeader struct {
 	puller *Puller
 	wake   chan struct{} // cap 1
 
-	next time.Time // owned by loop: the pace
-
 	mu      sync.Mutex
 	waiting []*pull   // guarded by mu; who was answered last comes last
+	due     time.Time // guarded by mu; the pace
 	hold    time.Time // guarded by mu; no request before that
 }
 
-func (l *pullLeader) queue(ws ...*pull) {
+func (l *pullLeader) queue(w *pull) {
 	l.mu.Lock()
-	l.waiting = append(l.waiting, ws...)
+	l.waiting = append(l.waiting, w)
 	l.mu.Unlock()
 	select {
 	case l.wake <- struct{}{}:
@@ -281,22 +280,33 @@ func (l *pullLeader) loop(ctx context.Context) error {
 			return nil
 		case <-l.wake:
 		}
-		if !l.any() {
-			continue
-		}
-		if d := l.pace(time.Now()); d > 0 && !sleep(ctx, d) {
-			return nil
-		}
-		for {
-			ws := l.take()
-			if len(ws) == 0 {
-				break
-			}
+		for ws := l.next(ctx); len(ws) > 0; ws = l.take() {
 			if !l.puller.spawn(func() { l.fly(ctx, ws) }) {
 				return nil
 			}
 		}
 	}
+}
+
+// fly sends one request after the other for whatever waits: who has served an
+// answer asks again, so that nobody has to be woken for it.
+func (l *pullLeader) fly(ctx context.Context, ws []*pull) {
+	for len(ws) > 0 {
+		l.ask(ctx, ws)
+		ws = l.next(ctx)
+	}
+}
+
+// next waits until the next request is due, and cuts it off what waits. None:
+// nothing waits, or ctx has ended.
+func (l *pullLeader) next(ctx context.Context) []*pull {
+	if !l.any() {
+		return nil
+	}
+	if d := l.pace(time.Now()); d > 0 && !sleep(ctx, d) {
+		return nil
+	}
+	return l.take()
 }
 
 func (l *pullLeader) any() bool {
@@ -308,13 +318,13 @@ func (l *pullLeader) any() bool {
 // pace is how long the next request has to wait: a token bucket.
 func (l *pullLeader) pace(now time.Time) time.Duration {
 	every := l.puller.pace()
-	if l.next.Before(now) {
-		l.next = now
-	}
-	wait := l.next.Sub(now) - time.Duration(l.puller.burst-1)*every
-	l.next = l.next.Add(every)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.due.Before(now) {
+		l.due = now
+	}
+	wait := l.due.Sub(now) - time.Duration(l.puller.burst-1)*every
+	l.due = l.due.Add(every)
 	return max(wait, l.hold.Sub(now))
 }
 
@@ -346,9 +356,9 @@ func (l *pullLeader) take() []*pull {
 	return ws
 }
 
-// fly sends one request and hands its answer out. Partitions that it brings
+// ask sends one request and hands its answer out. Partitions that it brings
 // nothing go back to the queue, unless they have waited long enough.
-func (l *pullLeader) fly(ctx context.Context, ws []*pull) {
+func (l *pullLeader) ask(ctx context.Context, ws []*pull) {
 	outs, err := l.puller.client.fetchMany(ctx, ws, l.puller.untilNext(time.Now(), ws))
 	if err != nil {
 		for _, w := range ws {
@@ -395,9 +405,9 @@ func (l *pullLeader) fly(ctx context.Context, ws []*pull) {
 			again = append(again, w)
 		}
 	}
-	if len(again) > 0 {
-		l.queue(again...)
-	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting = append(l.waiting, again...) // no need to wake anybody: see fly
 }
 
 // serve is pull.serve, and back into the queue.
