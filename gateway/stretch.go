@@ -41,8 +41,6 @@ func kindOf(w wire) wireKind {
 	return textKind
 }
 
-var wireOfKind = [wireKinds]wire{textKind: textWire{}, binaryKind: textWire{binary: true}, batchKind: batchWire{}}
-
 func (k wireKind) form() feed.Form {
 	if k == binaryKind {
 		return feed.FormBinary
@@ -169,21 +167,28 @@ func (p picks) at(i int) int {
 	return p.from + i
 }
 
-// piece puts the frames of picks, from the i-th on, into b, as many as one
-// write takes, and returns how many it took.
+// piece puts the frames of picks, of which there is one at least, into b, as
+// many as one write takes, and returns how many it took. An event's age is that
+// of the last: looking at each would cost more than its copy.
 func (st *stretch) piece(b *block, k wireKind, p picks) (n int) {
 	*b = block{buf: st.buf[:0]}
-	frames, w := st.frames[k.form()], wireOfKind[k]
-	for ; n < p.n(); n++ {
-		i := p.at(n)
-		if b.full(len(frames[i]) + maxFrame) {
+	frames := st.frames[k.form()]
+	for count := p.n(); n < count; n++ {
+		f := frames[p.at(n)]
+		if b.full(len(f) + maxFrame) {
 			break
 		}
-		w.event(b, nil, frames[i])
-		b.newest = max(b.newest, st.events[i].Accepted)
+		switch {
+		case k == batchKind:
+			batchWire{}.event(b, nil, f)
+		case len(f) > scratchSize:
+			b.tail = f
+		default:
+			b.buf = append(b.buf, f...)
+		}
 	}
-	b.events = n
-	w.finish(b)
+	b.events, b.newest = n, st.events[p.at(n-1)].Accepted
+	batchWire{}.finish(b)
 	if cap(b.buf) <= 2*scratchSize {
 		st.buf = b.buf[:0]
 	}
