@@ -30,7 +30,7 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 		hold, err := f.Open("t", nil, s.wake)
 		require.NoError(t, err)
 		t.Cleanup(hold.Close)
-		s.conv.subs = []*subscription{{topic: "t", hold: hold, state: positioned, live: live, cursors: []cursor{{live: 5, until: noEnd}}}}
+		s.conv.subs = []*subscription{{topic: "t", hold: hold, wish: &protocol.Subscribe{}, state: positioned, live: live, cursors: []cursor{{live: 5, until: noEnd}}}}
 		s.queued.Store(true)
 		return s
 	}
