@@ -221,6 +221,21 @@ func TestVersionOneIsRead(t *testing.T) {
 	}}, got.Sections)
 }
 
+// Version 2 has absolute times.
+func TestVersionTwoIsRead(t *testing.T) {
+	b := append([]byte{0, 0}, binary.AppendVarint(nil, 7_000_000)...)
+	b = append(binary.AppendVarint(b, 1), make([]byte, 17)...)
+	b = append(append(b, make([]byte, 16)...), 1, 0)
+	for _, n := range []int64{5, 9, 12, -1, 0, 2, 0, 6000, 6_000_123, 0, 0, 2, 6001, 0, 0, 0, 0, 0} {
+		b = binary.AppendVarint(b, n)
+	}
+	p := envelope(b)
+	p[0] = 2
+	got, err := delivery.Decode(p)
+	require.NoError(t, err)
+	require.Equal(t, []stream.Record{{Offset: 5, Time: 6000, Accepted: 6_000_123}, {Offset: 8, Time: 6001}}, got.Sections[0].Deliveries)
+}
+
 func TestAnyFlippedBitAndAnyCutIsAnError(t *testing.T) {
 	for _, n := range []int{1, 12} {
 		enc, err := delivery.Append(nil, random(11, n))
