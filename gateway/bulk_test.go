@@ -27,10 +27,12 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 	make := func(live bool) *session {
 		s := newSession(&rules{feed: f, metrics: m, snapshots: limits}, textWire{}, takesAll{}, slog.New(slog.DiscardHandler))
 		s.socket, s.shard = &socket{}, sh
-		hold, err := f.Open("t", nil, s.wake)
-		require.NoError(t, err)
-		t.Cleanup(hold.Close)
-		s.conv.subs = []*subscription{{topic: "t", hold: hold, wish: &protocol.Subscribe{}, state: positioned, live: live, cursors: []cursor{{live: 5, until: noEnd}}}}
+		for range 2 { // with two it sits in no lane: there is no socket
+			hold, err := f.Open("t", nil, s.wake)
+			require.NoError(t, err)
+			t.Cleanup(hold.Close)
+			s.conv.subs = append(s.conv.subs, &subscription{topic: "t", hold: hold, state: positioned, live: live, cursors: []cursor{{live: 5, until: noEnd}}})
+		}
 		s.queued.Store(true)
 		return s
 	}
@@ -44,8 +46,10 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 	sh.serveBulk()
 	require.False(t, past.queued.Load())
 
-	past.gone = true // its conversation is no longer the loop's
-	require.False(t, past.behind())
-	present.again = true // it has more to write than a write takes
-	require.True(t, present.behind())
+	other := make(true)
+	require.False(t, other.behind())
+	other.again = true // it has more to write than a write takes
+	require.True(t, other.behind())
+	other.gone = true // its conversation is no longer the loop's
+	require.False(t, other.behind())
 }

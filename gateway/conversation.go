@@ -174,7 +174,9 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked boo
 	c.metrics.subscriptions.Inc()
 	if needsLookup(s.wish) {
 		s.busy = true
-		c.enqueue(s)
+		if !c.placeHeld(s) {
+			c.enqueue(s)
+		}
 	}
 	if s.level1() && c.beatAt.IsZero() {
 		c.beatAt = now.Add(c.heartbeat)

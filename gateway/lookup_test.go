@@ -126,3 +126,25 @@ func TestWhatIsOnTheTapeIsResumedWithoutKafka(t *testing.T) {
 		require.Equal(t, map[int32]int64{0: 10, 1: 10}, p.live, tt.name)
 	}
 }
+
+// TestASessionComesBackWhileKafkaIsAway resumes where the tape reaches, at
+// once, and gets what it missed.
+func TestASessionComesBackWhileKafkaIsAway(t *testing.T) {
+	r := newRig(t, false)
+	r.feed.add("price", 1)
+	for range 5 {
+		r.feed.produce("price", 0, "k", "1")
+	}
+	r.feed.mu.Lock()
+	r.feed.held, r.feed.away = true, errors.New("Kafka is away")
+	r.feed.mu.Unlock()
+	c := r.connect()
+	c.send(`{"cmd":"sub","id":1,"topic":"price","from":{"offset":2}}`)
+	ack := c.event("subscribed")
+	require.Equal(t, "exact", ack["resume"])
+	require.Equal(t, map[string]any{"0": 2.0}, ack["from"])
+	for offset := 2; offset < 5; offset++ {
+		require.EqualValues(t, offset, c.frame()["offset"])
+	}
+	require.Equal(t, map[string]any{"0": 5.0}, c.event("live")["at"])
+}

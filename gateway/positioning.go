@@ -14,6 +14,19 @@ func (c *conversation) enqueue(s *subscription) {
 	c.startTasks()
 }
 
+// placeHeld places a subscription at once, without a task, where all that it
+// wishes lies on the tapes.
+func (c *conversation) placeHeld(s *subscription) bool {
+	epoch := s.hold.Epoch()
+	b := heldBounds(s.hold, s.wish, epoch)
+	if b == nil {
+		return false
+	}
+	c.tasks++ // lookedUp ends one
+	c.lookedUp(s, facts{epoch: epoch, bounds: b}, nil)
+	return true
+}
+
 func (c *conversation) startTasks() {
 	for c.tasks < maxTasks && len(c.waiting) > 0 && !c.over {
 		s, wish := c.waiting[0], c.waiting[0].wish
