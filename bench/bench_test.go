@@ -309,10 +309,13 @@ func TestDocsAreFilled(t *testing.T) {
 	if strings.Contains(string(once), "old") {
 		t.Error("what stood there is still there")
 	}
+	if more, err := fill([]byte("<!-- bench " + path + " S2,S1 --><!-- end -->")); err != nil || !strings.Contains(string(more), "**S2**: "+registry["S2"].about+": *was not") {
+		t.Errorf("a work that was not run is not told: %v\n%s", err, more)
+	}
 	if twice, err := fill(once); err != nil || string(twice) != string(once) {
 		t.Errorf("filled twice it is another text: %v\n%s", err, twice)
 	}
-	for _, bad := range []string{"<!-- bench " + path + " S2 --><!-- end -->", "<!-- bench " + path + " S1 -->", "<!-- bench x -->\n<!-- end -->"} {
+	for _, bad := range []string{"<!-- bench " + path + " nothing --><!-- end -->", "<!-- bench " + path + " S1 -->", "<!-- bench x -->\n<!-- end -->"} {
 		if _, err := fill([]byte(bad)); err == nil {
 			t.Errorf("%q is no error", bad)
 		}

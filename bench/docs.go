@@ -107,7 +107,11 @@ func (r *run) markdown(out io.Writer, works []string) error {
 	for _, name := range works {
 		i := slices.IndexFunc(r.Results, func(o outcome) bool { return o.Work == name })
 		if i < 0 {
-			return fmt.Errorf("the run has no work %q", name)
+			if _, ok := registry[name]; !ok {
+				return fmt.Errorf("there is no work %q", name)
+			}
+			fmt.Fprintf(out, "\n**%s**: %s: *was not part of this run.*\n", name, registry[name].about)
+			continue
 		}
 		var rows []outcome
 		for _, o := range r.Results {
