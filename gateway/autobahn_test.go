@@ -15,42 +15,12 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/pyenv"
 )
 
-// kosokuVersion is the runner of the Autobahn cases, from PyPI.
-const kosokuVersion = "0.1.0"
-
-// kosoku makes (once per machine) a virtual environment with the runner.
-func kosoku(t *testing.T) string {
-	t.Helper()
-	need := func(err error, what string) {
-		if err == nil {
-			return
-		}
-		if os.Getenv("TAPECAST_TEST_REQUIRE_PYTHON") != "" {
-			require.NoError(t, err, what)
-		}
-		t.Skipf("NOT TESTED AGAINST AUTOBAHN: %s: %v", what, err)
-	}
-	py, err := exec.LookPath("python3")
-	need(err, "python3 is not installed")
-	cache, err := os.UserCacheDir()
-	need(err, "no cache directory")
-	dir := filepath.Join(cache, "tapecast", "py-kosoku-"+kosokuVersion)
-	bin := filepath.Join(dir, "bin", "kosoku")
-	if exec.Command(bin, "--help").Run() == nil {
-		return bin
-	}
-	// A virtual environment cannot be moved: it is made where it stays.
-	unlock := filepath.Join(dir, ".making")
-	_ = os.RemoveAll(dir)
-	out, err := exec.Command(py, "-m", "venv", dir).CombinedOutput()
-	need(err, "python3 -m venv: "+string(out))
-	require.NoError(t, os.WriteFile(unlock, nil, 0o600))
-	out, err = exec.Command(filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "-q", "kosoku=="+kosokuVersion).CombinedOutput()
-	need(err, "pip install kosoku: "+string(out))
-	return bin
-}
+// kosoku is the runner of the Autobahn cases, from PyPI.
+const kosoku = "kosoku==0.1.0"
 
 // echo is an endpoint over the sessions' own connection code: accept, reader,
 // loop, writer, close. Only what a message means is different: it comes back.
@@ -81,7 +51,7 @@ const opBinary = 0x82
 
 // TestAutobahn runs cases 1 to 7 and 10 of the Autobahn suite.
 func TestAutobahn(t *testing.T) {
-	bin := kosoku(t)
+	bin := filepath.Join(pyenv.Bin(t, kosoku), "kosoku")
 	r := newRig(t, false, func(o *Options) { o.MaxCommand = 1 << 20 })
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", r.service.echo)

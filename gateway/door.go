@@ -157,6 +157,13 @@ func (d *door) set(shut *closedDoor) {
 	d.shut = shut
 }
 
+// closed tells why nobody comes in; nil = they do.
+func (d *door) closed() *closedDoor {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.shut
+}
+
 // admit does all checks of a streaming request and answers it where they
 // fail. leave must be called when ok.
 func (d *door) admit(w http.ResponseWriter, r *http.Request) (leave func(), ok bool) {

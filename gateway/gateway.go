@@ -250,6 +250,14 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
+// Ready tells whether sessions are let in; nil = they are.
+func (s *Service) Ready() error {
+	if shut := s.door.closed(); shut != nil {
+		return errors.New("gateway: no sessions: " + shut.reason)
+	}
+	return nil
+}
+
 // awaitReady waits until the node can serve. False: ctx ended before.
 func (s *Service) awaitReady(ctx context.Context) bool {
 	ask := time.NewTicker(readyEvery)

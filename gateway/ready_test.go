@@ -37,12 +37,15 @@ func TestNobodyComesInBeforeTheNodeIsReady(t *testing.T) {
 	for _, path := range []string{"/ws", "/v1/topics/price/events"} {
 		require.Equal(t, http.StatusServiceUnavailable, status(t, server.URL+path), path)
 	}
+	require.ErrorContains(t, s.Ready(), "starting")
 	ready.Store(true)
 	require.Eventually(t, s.running, adminPatience, time.Millisecond)
 	require.Equal(t, http.StatusOK, status(t, server.URL+"/v1/topics/price/events?from=earliest&until=live"))
 	require.Equal(t, http.StatusBadRequest, status(t, server.URL+"/ws"), "no upgrade was asked for, but the door is open")
+	require.NoError(t, s.Ready())
 	cancel()
 	require.NoError(t, <-done)
+	require.ErrorContains(t, s.Ready(), "drain")
 	require.Equal(t, http.StatusServiceUnavailable, status(t, server.URL+"/ws"))
 }
 

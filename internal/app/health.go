@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -38,6 +39,16 @@ func (h *health) missing() map[string]string {
 		m["process"] = "it is stopping"
 	}
 	return m
+}
+
+// firstMissing is the first condition that is not fulfilled.
+func firstMissing(checks []check) error {
+	for _, c := range checks {
+		if err := c.ready(); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
 }
 
 // gauge is readiness as a metric.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -358,6 +359,8 @@ func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service
 	if err != nil {
 		return nil, nil, b.abandon(fmt.Errorf("gateway: %w", err))
 	}
+	b.health.checks = append(b.health.checks, check{"feed", tapes.Ready})
+	needs := slices.Clone(b.health.checks) // also the registry: no sessions for one that has no schemas yet
 	room, err := gateway.New(gateway.Options{
 		Logger: b.log, Registerer: b.metrics, Feed: tapes,
 		Inspector: inspect.New(inspect.Options{Client: b.client, Group: b.cfg.Fanout.Group}),
@@ -366,11 +369,12 @@ func (b *base) gatewayRooms(reg *schemas.Registry) (*feed.Feed, *gateway.Service
 		MaxCommand: int(g.MaxCommand), CommandRate: g.CommandRate, CommandBurst: g.CommandBurst, MaxLag: g.MaxLag,
 		SnapshotKeys: g.SnapshotKeys, SnapshotBytes: g.SnapshotBytes, SnapshotsBytes: g.AllSnapshots, Hold: hold(g.Hold), Holds: holds(g.Holds),
 		Heartbeat: g.Heartbeat, Ping: g.Ping, Drain: g.Drain, WriteTimeout: g.WriteTimeout,
+		Ready: func() error { return firstMissing(needs) },
 	})
 	if err != nil {
 		return nil, nil, b.abandon(fmt.Errorf("gateway: %w", err))
 	}
-	b.health.checks = append(b.health.checks, check{"feed", tapes.Ready})
+	b.health.checks = append(b.health.checks, check{"sessions", room.Ready})
 	return tapes, room, nil
 }
 

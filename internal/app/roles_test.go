@@ -93,6 +93,12 @@ func TestRolesStartWithoutKafkaOrRegistrySayWhatIsMissingAndRecover(t *testing.T
 	b, err := embedded.Start(embedded.Options{Listen: kafkaAddr})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, b.Close()) }()
+	require.Eventually(t, func() bool {
+		m := missing(t, gw.AdminAddr())
+		return len(m) == 2 && m["registry"] != "" && m["sessions"] != ""
+	}, 60*time.Second, 20*time.Millisecond)
+	code, _ := get(t, "http://"+gw.Addr()+"/ws")
+	require.Equal(t, http.StatusServiceUnavailable, code, "no sessions for a gateway that has no schemas yet")
 	reg, err := registry.Open(t.TempDir(), quiet)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close()) }()
@@ -106,6 +112,8 @@ func TestRolesStartWithoutKafkaOrRegistrySayWhatIsMissingAndRecover(t *testing.T
 	}
 	ready(t, in.Addr())
 	ready(t, gw.Addr())
+	code, _ = get(t, "http://"+gw.Addr()+"/ws")
+	require.Equal(t, http.StatusBadRequest, code, "it is let in, and asks for no upgrade")
 	for _, path := range []string{"/metrics", "/debug/pprof/"} {
 		code, _ := get(t, "http://"+gw.Addr()+path)
 		require.Equal(t, http.StatusNotFound, code, "%s is on the admin listener only", path)

@@ -13,7 +13,7 @@ func (tr *tour) badDays() {
 	for _, day := range []struct {
 		name string
 		live func()
-	}{{"owner killed", tr.ownerKilled}, {"out of memory", tr.outOfMemory}, {"any order", tr.anyOrder}} {
+	}{{"owner killed", tr.ownerKilled}, {"started without registry", tr.startedWithoutRegistry}, {"out of memory", tr.outOfMemory}, {"any order", tr.anyOrder}} {
 		began := time.Now()
 		day.live()
 		tr.took = append(tr.took, fmt.Sprintf("%s %.0f", day.name, time.Since(began).Seconds()))
@@ -37,6 +37,18 @@ func (tr *tour) ownerKilled() {
 	tr.must(time.Minute, "docker kill "+owner)
 	tr.pause("the fan-out killed that casts the clients' topic")("")
 	tr.must(3*time.Minute, "docker start "+owner)
+}
+
+// startedWithoutRegistry restarts a gateway while the registry is away. It takes
+// no sessions before it has schemas; its clients are at the others.
+func (tr *tour) startedWithoutRegistry() {
+	id := strings.TrimSpace(tr.must(time.Minute, "docker compose ps -q gateway | head -n 1"))
+	tr.must(2*time.Minute, "docker compose stop registry; docker restart -t 45 "+id)
+	tr.pause("a gateway restarted while the registry is away")("")
+	status := `docker inspect -f '{{.State.Health.Status}}' ` + id
+	require.NotEqual(tr.t, "healthy", strings.TrimSpace(tr.must(time.Minute, status)))
+	tr.must(2*time.Minute, "docker compose start registry")
+	tr.awaits("the gateway is healthy", status, func(out string) bool { return strings.TrimSpace(out) == "healthy" })
 }
 
 // outOfMemory starts a gateway with so little memory that the kernel kills it,

@@ -75,7 +75,7 @@ func TestEveryStepOfTheTourIsChecked(t *testing.T) {
 
 func TestTour(t *testing.T) {
 	if os.Getenv("TAPECAST_TEST_STACK") == "" {
-		t.Skip("needs Docker and about 15 minutes: make test-stack")
+		t.Skip("needs Docker and about 7 minutes: make test-stack")
 	}
 	tr := &tour{stack: newStack(t)}
 	began := time.Now()
