@@ -11,7 +11,7 @@
 // one watcher of the interest log, one that follows the catalogue, one for
 // lingering interests and lazy wakes, one loop per followed partition, one per
 // gap or bypass read under way, one per partition that is being replayed, one
-// per schema that is being fetched.
+// per schema that is being fetched, one per topic whose bounds are being asked.
 package feed
 
 import (
