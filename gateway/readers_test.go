@@ -37,7 +37,7 @@ func TestWithAReaderEach(t *testing.T) {
 // closeCode reads a server's frames up to its close.
 func closeCode(t testing.TB, conn net.Conn, br *bufio.Reader) int {
 	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		var head [2]byte
 		_, err := io.ReadFull(br, head[:])

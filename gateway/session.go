@@ -45,7 +45,6 @@ type session struct {
 	out   transport
 	log   *slog.Logger
 	ping  time.Duration // 0 = none
-	once  bool          // ends with its last subscription (the HTTP twin)
 	ended func()        // called when nothing of the session runs any more
 	card  card
 
@@ -62,11 +61,17 @@ type session struct {
 	timer   *time.Timer
 	wrote   time.Time // the last events, if no more were due then: what comes rests for its hold
 	at      time.Time // when to turn without a wake, holds aside; zero = only with one
+	once    bool      // static: ends with its last subscription (the HTTP twin)
 	taken   bool      // a command came
 	left    bool      // commands wait until their answers have room
 	pingAt  time.Time
-	closeAt time.Time     // set by a drain
-	wait    time.Duration // set by a drain: clients come back spread over it
+	leaves  *leaving // set by a drain; nil = there is none
+}
+
+// leaving is when a session leaves a node that goes down.
+type leaving struct {
+	at   time.Time
+	wait time.Duration // clients come back spread over it
 }
 
 // newSession makes a session that is to run in a loop of its own, or, if its
@@ -206,8 +211,8 @@ func (s *session) turn() (e *ending, again bool) {
 		if e = s.takeMail(now); e != nil {
 			return
 		}
-		if !s.closeAt.IsZero() && !now.Before(s.closeAt) {
-			e = &ending{reason: "drain", code: protocol.CloseRestart, bye: string(protocol.CodeDraining), retry: true, wait: s.wait}
+		if s.leaves != nil && !now.Before(s.leaves.at) {
+			e = &ending{reason: "drain", code: protocol.CloseRestart, bye: string(protocol.CodeDraining), retry: true, wait: s.leaves.wait}
 			return
 		}
 		if silentAt := s.silentAt(); !silentAt.IsZero() && !now.Before(silentAt) {
@@ -245,8 +250,8 @@ func (s *session) takeMail(now time.Time) *ending {
 		return goneEnding
 	}
 	if got.drain != nil {
-		s.wait = *got.drain
-		s.closeAt = now.Add(rand.N(s.wait + 1)) //nolint:gosec // a spread, not a secret
+		wait := *got.drain
+		s.leaves = &leaving{at: now.Add(rand.N(wait + 1)), wait: wait} //nolint:gosec // a spread, not a secret
 	}
 	for _, fn := range got.results {
 		fn()
@@ -352,7 +357,10 @@ func (s *session) send(b *block) error {
 // next tells when something is due without a wake.
 func (s *session) next() time.Time {
 	at := s.conv.deadline()
-	for _, t := range []time.Time{s.closeAt, s.pingAt, s.silentAt()} {
+	if s.leaves != nil && (at.IsZero() || s.leaves.at.Before(at)) {
+		at = s.leaves.at
+	}
+	for _, t := range []time.Time{s.pingAt, s.silentAt()} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

@@ -30,31 +30,29 @@ const noEnd = math.MaxInt64
 // then belongs to a task).
 type subscription struct {
 	// static after construction
-	id    protocol.ID
-	label string // how heartbeats name it
-	topic string
-	sum   uint32              // protocol.CursorTopic(topic)
-	wish  *protocol.Subscribe // may be shared
+	id     protocol.ID
+	label  string // how heartbeats name it
+	topic  string
+	wish   *protocol.Subscribe // may be shared
+	gather time.Duration       // its events wait that long after a write
+	sum    uint32              // protocol.CursorTopic(topic)
 
-	gather time.Duration // its events wait that long after a write; static
-
-	due  atomic.Bool // a Read may give more than the last one did
-	hold hold
-	busy bool // hold belongs to a task
-	// cancel ends the task; nil before the first.
-	cancel context.CancelFunc
-
+	due      atomic.Bool // a Read may give more than the last one did
+	busy     bool        // hold belongs to a task
 	state    state
+	live     bool // it has reached the live edge once
+	announce bool // a live event is owed
+	lagging  bool // as counted
+	hold     hold
+	cancel   context.CancelFunc // ends the task; nil before the first
+
 	epoch    stream.TopicID
 	cursors  []cursor  // ascending partitions
 	turn     int       // the partition served next
-	live     bool      // it has reached the live edge once
-	announce bool      // a live event is owed
-	replayed int64     // events sent before that
+	replayed int64     // events sent before it was live
 	skipped  int64     // mode latest: events that newer ones replaced
 	parts    int       // cursors, as counted
 	behind   time.Time // since when it has not been at the head; zero = it is
-	lagging  bool      // as counted
 	gap      gap       // reported by the next frame; neighbours merge
 	snapshot *snapshot // being sent
 }
@@ -62,14 +60,14 @@ type subscription struct {
 // cursor is where a subscription stands in one partition.
 type cursor struct {
 	partition int32
+	ready     bool        // a Read is worth it
+	pending   bool        // the last Read waits for Kafka
+	onTape    bool        // it was served from the tape once
 	from      int64       // where it began
 	next      int64       // covered: everything before was sent, did not match, or was reported
 	live      int64       // the live edge at the ack
 	until     int64       // first offset that is not wanted
 	time      int64       // ms of the last event sent; 0 = none
-	ready     bool        // a Read is worth it
-	pending   bool        // the last Read waits for Kafka
-	onTape    bool        // it was served from the tape once
 	fresh     *conflation // what newest values are gathered in; nil = nothing yet
 	flushAt   time.Time   // mode latest: not before then
 }
