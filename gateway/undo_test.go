@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestAStalledClientHoldsTheRestOfOneFrame has clients of every kind stop
+// reading, while they replay and while they are live: what waits for them is
+// the rest of one frame, and nothing is lost.
+func TestAStalledClientHoldsTheRestOfOneFrame(t *testing.T) {
+	const events, size = 2000, 4000
+	data := `"` + strings.Repeat("x", size) + `"`
+	for _, from := range []string{"earliest", "live"} {
+		t.Run(from, func(t *testing.T) {
+			r := newRig(t, false)
+			r.feed.add("price", 1)
+			publish := func() {
+				for range events {
+					r.feed.produce("price", 0, "k", data)
+				}
+			}
+			if from == "earliest" {
+				publish()
+			}
+			var cs []*client
+			for _, keys := range []string{"", `,"keys":["k"]`} {
+				c := r.connect()
+				c.send(`{"cmd":"sub","id":1,"topic":"price","from":"` + from + `"` + keys + `}`)
+				c.event("subscribed")
+				cs = append(cs, c)
+			}
+			if from == "live" {
+				publish()
+			}
+			open := r.service.open()
+			require.Len(t, open, len(cs))
+			for _, s := range open {
+				require.Eventually(t, func() bool { return s.card.rest.Load() > 0 }, waitLong, tick, "its socket is never full")
+				require.LessOrEqual(t, s.card.rest.Load(), int64(size+200))
+			}
+			for _, c := range cs {
+				require.Equal(t, seq(0, events), c.offsetsBut(events, "live"))
+			}
+		})
+	}
+}
+
+// offsetsBut reads n data frames and skips the control frames of one name.
+func (c *client) offsetsBut(n int, name string) (out []int64) {
+	c.t.Helper()
+	for len(out) < n {
+		switch f := c.frame(); f["event"] {
+		case nil:
+			out = append(out, int64(f["offset"].(float64)))
+		case "heartbeat", name:
+		default:
+			require.Fail(c.t, "unexpected", "%v", f)
+		}
+	}
+	return out
+}
