@@ -24,7 +24,7 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 	sh := newShard(&errgroup.Group{}, m, slog.New(slog.DiscardHandler))
 	f := newFakeFeed()
 	f.add("t", 1)
-	make := func(live bool) *session {
+	makeOne := func(live bool) *session {
 		s := newSession(&rules{feed: f, metrics: m, snapshots: limits}, textWire{}, takesAll{}, slog.New(slog.DiscardHandler))
 		s.socket, s.shard = &socket{}, sh
 		for range 2 { // with two it sits in no lane: there is no socket
@@ -36,7 +36,7 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 		s.queued.Store(true)
 		return s
 	}
-	past, present := make(false), make(true)
+	past, present := makeOne(false), makeOne(true)
 	sh.taken = []*session{past, past, present}[1:]
 	sh.serveTaken()
 	require.False(t, present.queued.Load(), "it had its turn")
@@ -46,7 +46,7 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 	sh.serveBulk()
 	require.False(t, past.queued.Load())
 
-	other := make(true)
+	other := makeOne(true)
 	require.False(t, other.behind())
 	other.again = true // it has more to write than a write takes
 	require.True(t, other.behind())
