@@ -16,7 +16,10 @@
 //
 // The loops of plain TCP sockets are shards: about one goroutine per core owns
 // its part of the sessions and writes without waiting (see shard). TLS, HTTP
-// streams and other connections have a loop each.
+// streams and other connections have a loop each. Sessions of a shard that
+// stand at one place of a topic sit in a lane, which reads and writes for all
+// of them at once (see lane); only what is special to one of them, and whoever
+// is behind, is turned by itself.
 //
 // On Linux the same sockets have no goroutine that reads either: they are parked
 // in an epoll set, and about one worker per core reads what comes (see readers).
