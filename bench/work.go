@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -101,11 +102,13 @@ func value(dst []byte, size int, now time.Time) []byte {
 	dst = strconv.AppendInt(dst, now.UnixMicro(), 10)
 	dst = append(dst, `","p":"`...)
 	left := max(0, size-2-(len(dst)-at))
-	from := int(now.UnixMicro() % int64(len(pad)-maxSize))
+	from := int(padAt.Add(maxSize/100) % int64(len(pad)-maxSize)) // not the text of the value before: batches would shrink to nothing
 	return append(append(dst, pad[from:from+min(left, maxSize)]...), `"}`...)
 }
 
 const maxSize = 8192 // of a value
+
+var padAt atomic.Int64 // where the next value's text begins
 
 // pad is text that compresses about as badly as text can, without marks.
 var pad = func() []byte {
