@@ -70,8 +70,8 @@ func newReaders(t *terms) (*readers, error) {
 	}
 	r := &readers{group: &errgroup.Group{}, poll: poll, terms: t, width: runtime.GOMAXPROCS(0), lent: list.New()}
 	r.work.L = &r.mu
+	r.workers = r.width
 	for range r.width {
-		r.workers++
 		r.group.Go(r.run)
 	}
 	return r, nil
