@@ -39,6 +39,7 @@ type readers struct {
 	watched bool       // guarded by mu: watch runs, since the first socket joined
 	slots   []slot     // guarded by mu: by the token's lower half
 	free    []uint32   // guarded by mu: of slots
+	failed  error      // guarded by mu: nobody watches any more
 	over    bool       // guarded by mu
 }
 
@@ -95,7 +96,10 @@ func (r *readers) watch() error {
 	for {
 		var err error
 		if tokens, err = r.poll.wait(tokens[:0]); err != nil {
-			return nil //nolint:nilerr // stop
+			r.mu.Lock()
+			r.failed = err // stop; else whoever comes has a goroutine that reads
+			r.mu.Unlock()
+			return nil
 		}
 		r.mu.Lock()
 		n := len(r.ready)
@@ -247,8 +251,12 @@ func (r *readers) quit(t *socket) {
 
 // join gives a socket its place in the set. It is held by the caller.
 func (r *readers) join(t *socket) error {
-	r.sockets.Add(1)
 	r.mu.Lock()
+	if r.failed != nil {
+		defer r.mu.Unlock()
+		return r.failed
+	}
+	r.sockets.Add(1)
 	if !r.watched { // where there is no plain socket nobody waits for the kernel
 		r.watched = true
 		r.group.Go(r.watch)
