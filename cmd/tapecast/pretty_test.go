@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -121,6 +123,14 @@ func TestCompletion(t *testing.T) {
 		require.Equal(t, "sub", try("tapecast su"))
 		require.Equal(t, "--pretty", try("tapecast sub quotes --pre"))
 		require.Empty(t, try("tapecast sub ''"))
+	}
+	if fish, err := exec.LookPath("fish"); err == nil {
+		_, out, _ := call(t, nil, "completion", "fish")
+		file := filepath.Join(t.TempDir(), "tapecast.fish")
+		require.NoError(t, os.WriteFile(file, []byte(out), 0o600))
+		got, err := exec.Command(fish, "-N", "-c", "source "+file+"; complete -C 'tapecast su'; complete -C 'tapecast sub --pre'").CombinedOutput()
+		require.NoError(t, err, "%s", got)
+		require.Equal(t, "sub\tsubscribe to a topic and print its events\n--pretty\n", string(got))
 	}
 	code, _, _ := call(t, nil, "completion", "tcsh")
 	require.Equal(t, exitUsage, code)

@@ -43,7 +43,7 @@ func runPub(ctx context.Context, sys system, args []string) error {
 		"tapecast pub quotes quotes.csv --key symbol --time ts_ns --speed 10x",
 		"echo 1024 | tapecast pub price",
 		"tapecast pub orders orders.ndjson --schema order.avsc --key id     # makes the topic if it is not there",
-		`echo '{"key":"k1","value":{"a":1},"ts":1546383600078}' | tapecast pub things --envelope`)
+		`echo '{"key":"k1","value":1024,"ts":1546383600078}' | tapecast pub price --envelope`)
 	f, err := definePub(fs, sys)
 	if err != nil {
 		return err

@@ -99,7 +99,7 @@ func roleCommand(r role) func(context.Context, system, []string) error {
 func runConfig(_ context.Context, sys system, args []string) error {
 	fs := newFlags("config [ingest|fanout|gateway] [--config FILE] [flags]",
 		"Print the effective configuration of the production roles and where each setting comes from.\nWith a role, its flags are accepted as well.",
-		"tapecast config --config tapecast.yaml", "TAPECAST_GATEWAY_TAPE_BYTES=1GiB tapecast config gateway")
+		"tapecast config --config tapecast.yaml", "TAPECAST_GATEWAY_TAPE_BYTES=1GiB tapecast config gateway --topics '*'")
 	file := fs.String("config", "", "YAML `FILE` with the configuration")
 	roleName := ""
 	if len(args) > 0 {

@@ -212,7 +212,7 @@ func flow(before, now look) []byte {
 		{"INGEST", "events " + rate("tapecast_ingest_events_total"), "errors " + rate("tapecast_ingest_errors_total"), "buffered " + level("tapecast_ingest_buffered_bytes") + " B"},
 		{"FAN-OUT", "read " + rate("tapecast_fanout_records_read_total"), "deliveries " + rate("tapecast_fanout_deliveries_total"), "lag " + level("tapecast_fanout_lag_records")},
 		{"", "batches " + rate("tapecast_fanout_batches_published_total"), "nodes cut " + level("tapecast_fanout_nodes_cut"), "queued " + level("tapecast_fanout_queue_bytes") + " B"},
-		{"FEED", "deliveries " + rate("tapecast_feed_deliveries_total"), "replay " + rate("tapecast_feed_replay_read_bytes_total") + " B", "bypassing " + level("tapecast_feed_partitions_bypassing")},
+		{"FEED", "deliveries " + rate("tapecast_feed_deliveries_total"), "replay bytes " + rate("tapecast_feed_replay_read_bytes_total"), "bypassing " + level("tapecast_feed_partitions_bypassing")},
 		{"GATEWAY", "events " + rate("tapecast_gateway_events_total"), "writes " + rate("tapecast_gateway_writes_total"), "bytes " + rate("tapecast_gateway_written_bytes_total")},
 		{"", "sessions " + level("tapecast_gateway_sessions"), "subscriptions " + level("tapecast_gateway_subscriptions"), "replaying " + level("tapecast_gateway_subscriptions_replaying")},
 		{"", "gaps " + rate("tapecast_gateway_gaps_total"), "closes " + rate("tapecast_gateway_closes_total"), "lagging " + level("tapecast_gateway_subscriptions_lagging")},

@@ -56,7 +56,7 @@ func first(a, b string) string {
 }
 
 func runVersion(_ context.Context, sys system, args []string) error {
-	fs := newFlags("version [--json]", "Print version and build.")
+	fs := newFlags("version [--json]", "Print version and build.", "tapecast version", "tapecast version --json")
 	asJSON := fs.Bool("json", false, "print one JSON object")
 	rest, err := fs.parse(sys, args)
 	if err != nil {
