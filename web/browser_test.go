@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
 )
 
@@ -227,6 +228,65 @@ func TestTheOperatorSeesTheFlow(t *testing.T) {
 	p.await(`document.getElementById("flow-verdict").textContent === "nothing waits"`)
 	p.await(`[...document.querySelectorAll("#flow-topics tr")].map((r) => [0, 1, 3, 8].map((i) => r.children[i].textContent).join()).join("; ") ===
 		"price,1,0,0; quotes,1,61,1; trades,1,0,0"`)
-	p.await(`document.querySelectorAll(".station").length === 6 && document.querySelectorAll("#flow-cards .card").length === 6`)
+	p.await(`document.querySelectorAll(".station").length === 6 && document.querySelectorAll("#flow-cards .card").length === 5`)
+	p.clean()
+}
+
+// Many keys and a burst cost the page no more than it shows: rows are used
+// again, lists have an end, and nothing that came is left out of the count.
+func TestABurstIsCountedWholeInFewRows(t *testing.T) {
+	browser(t)
+	info := startDev(t)
+	var names []string
+	for i := range 700 {
+		names = append(names, fmt.Sprintf("KEY%03d", i))
+	}
+	p := open(t, info.HTTP)
+	p.await(`document.getElementById("conn-text").textContent === "connected"`)
+	publish(t, info.HTTP, "quotes", quoteAt("first", 1, time.Now()))
+	p.await(`document.getElementById("f-events").textContent === "1"`)
+	last := backlog(t, info.HTTP, 7000, time.Second, names...)
+	p.whole(7001, last)
+	type nodes struct{ Rows, Keys, Plots, Kept int }
+	got := eval[nodes](p, `({ Rows: document.querySelectorAll("#rows tr").length, Keys: document.querySelectorAll("#keys tr").length,
+		Plots: document.querySelectorAll("#charts canvas").length, Kept: document.querySelectorAll("*").length })`)
+	require.Equal(t, 80, got.Rows)
+	require.LessOrEqual(t, got.Keys, 200)
+	require.Equal(t, 2, got.Plots)
+	before := got.Kept
+	last = backlog(t, info.HTTP, 7000, time.Second, names...)
+	p.whole(14001, last)
+	require.LessOrEqual(t, eval[int](p, `document.querySelectorAll("*").length`), before+50, "the page grows with what comes")
+	require.Equal(t, "701", p.text("#keys-count"), "keys seen")
+	p.clean()
+}
+
+// The time line, the speed and the way back to the live edge work without a mouse.
+func TestReplayByKeyboard(t *testing.T) {
+	browser(t)
+	info := startDev(t)
+	const events = 480
+	last := backlog(t, info.HTTP, events, 240*time.Second, "EURUSD", "USDJPY")
+	p := open(t, info.HTTP)
+	p.whole(events, last)
+
+	p.do(chromedp.Focus(`#speed input:checked`), chromedp.KeyEvent(kb.ArrowLeft)) // x10 to x5
+	p.await(`document.querySelector("#speed input:checked").value === "5"`)
+	p.do(chromedp.Focus(`#seek`), chromedp.KeyEvent(kb.Home))
+	p.await(`document.body.dataset.mode === "replay" && document.getElementById("seek-state").textContent.startsWith("replay ×5 at ")`)
+	p.await(`document.querySelector("#rows tr.mark, #rows tr[data-offset]:not([hidden])")`)
+	require.Contains(t, eval[string](p, `document.getElementById("seek").getAttribute("aria-valuetext")`), ":", "a screen reader is told the time")
+	p.do(chromedp.Focus(`#speed input:checked`), chromedp.KeyEvent(kb.ArrowRight+kb.ArrowRight+kb.ArrowRight)) // while it runs, to x100
+	p.await(`document.getElementById("seek-state").textContent.startsWith("replay ×100 at ") || document.body.dataset.mode === "live"`)
+	p.await(`document.getElementById("seek-state").textContent.startsWith("handed over to live")`)
+	p.whole(events, last) // from the beginning, each once
+
+	p.do(chromedp.Focus(`#seek`), chromedp.KeyEvent(kb.PageDown))
+	p.await(`document.body.dataset.mode === "replay"`)
+	p.do(chromedp.Focus(`#seek`), chromedp.KeyEvent(kb.End))
+	p.await(`document.body.dataset.mode === "live" && document.getElementById("seek").getAttribute("aria-valuetext") === "live"`)
+	p.do(chromedp.Focus(`#go-live`), chromedp.KeyEvent(kb.Enter))
+	p.await(fmt.Sprintf(`document.getElementById("f-events").textContent === "%d"`, events)) // the backlog, again
+	p.whole(events, last)
 	p.clean()
 }

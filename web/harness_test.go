@@ -115,12 +115,13 @@ func startDev(t testing.TB) app.DevInfo {
 }
 
 // startGateway runs one more gateway over dev's Kafka.
-func startGateway(t testing.TB, info app.DevInfo, listen string) (stop func()) {
+func startGateway(t testing.TB, info app.DevInfo, listen string, origins ...string) (stop func()) {
 	t.Helper()
 	c := config.Default()
 	c.Kafka.Brokers, c.Registry.URL = []string{info.Kafka}, info.Registry
 	c.Topics = []config.Topic{{Topic: "*"}}
 	c.Gateway.Listen, c.Gateway.AdminListen, c.Gateway.Node, c.Gateway.Drain = listen, "127.0.0.1:0", "console", 500*time.Millisecond
+	c.Gateway.Origins = origins
 	r, err := app.NewGateway(&config.Loaded{Config: *c}, quiet)
 	require.NoError(t, err)
 	stop = run(t, r)

@@ -123,8 +123,16 @@ func TestScreenshots(t *testing.T) {
 	p.do(chromedp.EmulateViewport(390, 844), chromedp.Click(`nav [data-view="feed"]`))
 	time.Sleep(2 * time.Second)
 	shot("console-phone.png")
-	p.do(chromedp.Click(`nav [data-view="flow"]`))
-	time.Sleep(2 * time.Second)
-	shot("console-phone-flow.png")
+	for _, v := range []string{"flow", "sessions", "trace"} {
+		p.do(chromedp.Click(fmt.Sprintf(`nav [data-view=%q]`, v)))
+		time.Sleep(2 * time.Second)
+		shot("console-phone-" + v + ".png")
+	}
+	p.do(chromedp.EmulateViewport(1440, 900), chromedp.Click(`#theme`), chromedp.Click(`#theme`))
+	for _, v := range []string{"flow", "sessions", "trace"} {
+		p.do(chromedp.Click(fmt.Sprintf(`nav [data-view=%q]`, v)))
+		time.Sleep(2 * time.Second)
+		shot("console-" + v + "-light.png")
+	}
 	p.clean()
 }

@@ -24,7 +24,7 @@ func BenchmarkConsole(b *testing.B) {
 		f();
 		return true;
 	})()`)
-	const perSecond, seconds, batch = 2000, 10, 40
+	const perSecond, seconds, batch = 2000, 30, 40
 	for b.Loop() {
 		start := time.Now()
 		tick := time.NewTicker(time.Second * batch / perSecond)

@@ -192,7 +192,6 @@ export class Flow {
     const cards = [
       ["From accepted to written", [["median", duration(p50)], ["99 %", duration(p99)], ["writes/s", rate(r("tapecast_gateway_writes_total"))], ["to clients", `${bytes(r("tapecast_gateway_written_bytes_total"))}/s`]]],
       ["Fan-out", [["publish, 99 %", duration(m.quantile("tapecast_fanout_publish_seconds", 0.99) * 1000)], ["queue, fullest", Number.isFinite(queueMax) ? bytes(queueMax) : bytes(queue)], ["commit age", duration(g("tapecast_fanout_commit_age_seconds") * 1000)], ["generation", int(g("tapecast_fanout_generation"))]]],
-      ["Lag by topic, records", m.label("tapecast_fanout_topic_lag_records").sort((a, b) => b[1] - a[1]).slice(0, 6).map(([t, v]) => [t, compact(v), v > 1000 ? "warn" : ""])],
       ["Gateway memory", [["tape", bytes(g("tapecast_feed_tape_bytes"))], ["events on tape", compact(g("tapecast_feed_tape_events"))], ["replayed blocks", bytes(g("tapecast_feed_replay_bytes"))], ["lease age", duration(g("tapecast_feed_lease_age_seconds") * 1000)]]],
       ["Gaps told, by cause", m.label("tapecast_gateway_gaps_total").filter(([c]) => c !== "other").map(([c, v]) => [c, int(v), v > 0 ? "warn" : ""])],
       ["Sessions ended, by reason", m.label("tapecast_gateway_closes_total").filter(([c, v]) => v > 0 || ["client", "slow", "timeout"].includes(c)).map(([c, v]) => [c, int(v), v > 0 && ["slow", "panic", "timeout"].includes(c) ? "warn" : ""])],

@@ -2,7 +2,8 @@
 // and how many events there were. A ring of slices; memory does not grow.
 
 export const slices = 480;
-const maxKeys = 500;
+const maxKeys = 500;     // that have a line
+const maxNames = 20000;  // that are counted
 
 // field finds the number that a topic is about.
 export function reading(data) {
@@ -29,7 +30,7 @@ export class Series {
 
   clear() {
     this.keys = new Map();
-    this.seen = 0;
+    this.names = new Set();
     this.total = new Float64Array(slices);
     this.at = new Float64Array(slices).fill(-1);
     this.spreads = false;
@@ -37,11 +38,8 @@ export class Series {
     this.first = Infinity;
   }
 
-  slot(array, at, b, empty) {
-    const i = ((b % slices) + slices) % slices;
-    if (at[i] !== b) { at[i] = b; array[i] = empty; }
-    return i;
-  }
+  // seen is how many keys there were, as far as they are counted.
+  get seen() { return this.names.size; }
 
   // add takes one event, and returns its key's record (null beyond the limit of keys).
   add(f, now) {
@@ -53,7 +51,7 @@ export class Series {
     const name = f.key ?? f.keyBase64 ?? "";
     let k = this.keys.get(name);
     if (!k) {
-      this.seen++;
+      if (this.names.size < maxNames) this.names.add(name);
       if (this.keys.size >= maxKeys) return null;
       k = { name, at: new Float64Array(slices).fill(-1), value: new Float64Array(slices), spread: new Float64Array(slices), first: NaN, last: NaN, prev: NaN, events: 0, shown: 0, rate: 0 };
       this.keys.set(name, k);

@@ -10,6 +10,9 @@ const stages = [
   ["encoded", "handed to its first session"],
 ];
 
+// micros is a moment in microseconds, by the clock of this machine's zone.
+const micros = (us) => `${clock(Math.floor(us / 1000))}.${String(us % 1e6).padStart(6, "0")}`;
+
 export class Trace {
   constructor() {
     $("trace-form").addEventListener("submit", (e) => {
@@ -41,7 +44,7 @@ export class Trace {
   draw(t) {
     const known = stages.filter(([k]) => t.hops[k]).map(([k, name]) => ({ k, name, at: t.hops[k] / 1000 }));
     const parts = [this.facts(t)];
-    if (known.length) parts.push(this.picture(known), this.table(known));
+    if (known.length) parts.push(this.picture(known), this.table(t, known));
     if (t.nodes?.length) parts.push(this.nodes(t));
     for (const note of t.notes ?? []) parts.push(el("p", { class: "hint", text: note }));
     $("trace-result").replaceChildren(...parts);
@@ -66,7 +69,7 @@ export class Trace {
       el("h3", { text: `Sent to ${t.nodes.length === 1 ? "one gateway" : `${int(t.nodes.length)} gateways`}, by Kafka's delivery topics` }),
       el("table", { class: "lined nodes" }, el("thead", {}, el("tr", {}, ...heads.map(([text, c]) => el("th", { scope: "col", class: c, text })))),
         el("tbody", {}, ...t.nodes.map((n) => el("tr", {}, el("th", { scope: "row", text: n.node === t.node ? `${n.node} (this one)` : n.node }), el("td", { class: "mono", text: n.incarnation }),
-          el("td", { text: n.fanout }), el("td", { class: "n", text: after(n.read) }), el("td", { class: "n", text: after(n.batched) }), el("td", { class: "mono", text: clock(n.batched / 1000, true) }))))));
+          el("td", { text: n.fanout }), el("td", { class: "n", text: after(n.read) }), el("td", { class: "n", text: after(n.batched) }), el("td", { class: "mono", text: micros(n.batched) }))))));
   }
 
   // picture draws the hops on one line of time.
@@ -85,10 +88,10 @@ export class Trace {
     return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Hops, drawn" }, root);
   }
 
-  table(known) {
+  table(t, known) {
     return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Hops" }, el("table", {},
-      el("thead", {}, el("tr", {}, el("th", { scope: "col", text: "Hop" }), el("th", { scope: "col", text: "At" }), el("th", { scope: "col", class: "n", text: "After the hop before" }), el("th", { scope: "col", class: "n", text: "After the first" }))),
-      el("tbody", {}, ...known.map((h, i) => el("tr", {}, el("th", { scope: "row", text: h.name }), el("td", { class: "mono", text: clock(h.at, true) }),
-        el("td", { class: "n", text: i ? duration(h.at - known[i - 1].at) : "–" }), el("td", { class: "n", text: i ? duration(h.at - known[0].at) : "–" }))))));
+      el("thead", {}, el("tr", {}, el("th", { scope: "col", text: "Hop" }), el("th", { scope: "col", class: "n", text: "After the first" }), el("th", { scope: "col", class: "n", text: "After the hop before" }), el("th", { scope: "col", text: "At" }))),
+      el("tbody", {}, ...known.map((h, i) => el("tr", {}, el("th", { scope: "row", text: h.name }), el("td", { class: "n", text: i ? `+${duration(h.at - known[0].at)}` : "0" }),
+        el("td", { class: "n", text: i ? duration(h.at - known[i - 1].at) : "–" }), el("td", { class: "mono", text: micros(t.hops[h.k]) }))))));
   }
 }
