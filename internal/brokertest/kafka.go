@@ -81,7 +81,7 @@ func startShared() (*Cluster, error) {
 // Java process of its own, which can be killed, frozen and started again.
 func StartKafka(t testing.TB, n int) *Cluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tapecast-kafka-")
+	dir, err := os.MkdirTemp("", "tapecast-kafka-") //nolint:usetesting // deleted by the watchdog, after Java has ended
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func StartKafka(t testing.TB, n int) *Cluster {
 }
 
 // errNoKafka says that this machine cannot run Apache Kafka.
-var errNoKafka = errors.New("Apache Kafka cannot run here")
+var errNoKafka = errors.New("no Apache Kafka can run here")
 
 func missing(t testing.TB, err error) {
 	t.Helper()

@@ -68,7 +68,7 @@ func freePort(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer ln.Close() //nolint:errcheck // it was only asked for a number
+	defer ln.Close() // it was only asked for a number
 	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
 }
 
