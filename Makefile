@@ -85,7 +85,7 @@ soak: ## simulation and faults for SOAK, with seeds that nobody has seen
 	while [ $$(date +%s) -lt $$end ]; do TAPECAST_TEST_SIM_LONG=1 $(MAKE) prove FIRST=$$(date +%s) SEEDS=1000 PROVE_FOR=10m PROVE_DELIVERIES=0 || exit 1; done
 
 recovery: ## how long feeds pause, as a table (docs/RELIABILITY.md)
-	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^TestRecoveryTimes$$' -v ./internal/e2e | grep -E '^\||^(ok|FAIL|---)'
+	TAPECAST_TEST_STORM=$${TAPECAST_TEST_STORM:-10000} TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^TestRecoveryTimes$$' -v ./internal/e2e | grep -E '^\||^(ok|FAIL|---)'
 
 autobahn: ## WebSocket conformance: Autobahn cases 1 to 7 and 10
 	TAPECAST_TEST_REQUIRE_PYTHON=1 $(GO) test -count 1 -run '^TestAutobahn$$' -v ./gateway
