@@ -68,7 +68,7 @@ func askHealth(ctx context.Context, target string) (status int, body string, err
 	if err != nil {
 		return 0, "", err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read
+	defer resp.Body.Close() // it was read
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxHealth))
 	return resp.StatusCode, strings.TrimSpace(string(text)), err
 }

@@ -414,7 +414,7 @@ func TestWhileKafkaIsAwayCallersGetTheirContextsEnd(t *testing.T) {
 func TestAProducerThatEndsFailsWhatIsQueued(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
 	require.NoError(t, err)
-	defer ln.Close() //nolint:errcheck // a test
+	defer ln.Close()
 	env := brokertest.Start(t)
 	topic := env.Topic(t, 1)
 	p := env.Client.NewProducer(broker.ProducerOptions{MaxBatch: 1000})

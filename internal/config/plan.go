@@ -45,7 +45,7 @@ func LoadPlan(path string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	text, err := io.ReadAll(io.LimitReader(f, maxPlan+1))
 	if err != nil {
 		return nil, err

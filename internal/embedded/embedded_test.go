@@ -132,7 +132,7 @@ func TestDataSurvivesKill9(t *testing.T) {
 func TestAPortThatIsTakenIsNamed(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer ln.Close() //nolint:errcheck // a test
+	defer ln.Close()
 	dir := t.TempDir()
 	_, err = embedded.Start(embedded.Options{Listen: ln.Addr().String(), DataDir: dir})
 	require.ErrorContains(t, err, "cannot listen on "+ln.Addr().String())
