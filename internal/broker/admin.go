@@ -23,7 +23,8 @@ type TopicSpec struct {
 	Config     map[string]string
 }
 
-// CreateTopic creates it and waits until metadata shows it with leaders. created=false: it was there.
+// CreateTopic creates it and waits until metadata shows it with leaders, not
+// one of the same name that was deleted before. created=false: it was there.
 func (c *Client) CreateTopic(ctx context.Context, s TopicSpec) (created bool, err error) {
 	if s.Partitions == 0 {
 		s.Partitions = -1
@@ -31,11 +32,12 @@ func (c *Client) CreateTopic(ctx context.Context, s TopicSpec) (created bool, er
 	if s.Replicas == 0 {
 		s.Replicas = -1
 	}
+	var id stream.TopicID // zero: any
 	err = retry(ctx, adminTimeout, func() error {
-		err := c.createTopic(ctx, s)
+		made, err := c.createTopic(ctx, s)
 		switch {
 		case err == nil:
-			created = true
+			created, id = true, made
 		case isCode(err, kafka.TopicAlreadyExists):
 			// Also the second try of one whose answer was lost.
 			return nil
@@ -45,35 +47,58 @@ func (c *Client) CreateTopic(ctx context.Context, s TopicSpec) (created bool, er
 	if err != nil {
 		return false, fmt.Errorf("create topic %s: %w", s.Name, err)
 	}
-	if err := c.awaitTopic(ctx, s.Name); err != nil {
+	if err := c.awaitTopic(ctx, s.Name, id); err != nil {
 		return created, fmt.Errorf("create topic %s: %w", s.Name, err)
 	}
 	return created, nil
 }
 
-func (c *Client) createTopic(ctx context.Context, s TopicSpec) error {
+func (c *Client) createTopic(ctx context.Context, s TopicSpec) (stream.TopicID, error) {
 	a, err := c.ask(ctx, request{
-		key: keyCreateTopics, version: 4, to: controller, again: true, wait: 10 * time.Second,
+		key: keyCreateTopics, version: 7, flexible: true, to: controller, again: true, wait: 10 * time.Second,
 		body: func(f *frame) {
-			f.array(1)
-			f.string(s.Name)
+			f.compactArray(1)
+			f.compactString(s.Name)
 			f.int32(int32(s.Partitions))
 			f.int16(int16(s.Replicas))
-			f.array(0)
-			f.array(len(s.Config))
+			f.compactArray(0)
+			f.compactArray(len(s.Config))
 			for k, v := range s.Config {
-				f.string(k)
-				f.string(v)
+				f.compactString(k)
+				f.compactString(v)
+				f.tags()
 			}
+			f.tags()
 			f.int32(10_000)
 			f.bool(false)
+			f.tags()
 		},
 	})
 	if err != nil {
-		return err
+		return stream.TopicID{}, err
 	}
+	return readCreated(a)
+}
+
+// readCreated reads the id of the one topic that was created, as far as it is
+// wanted: its configuration comes after that.
+func readCreated(a *answer) (id stream.TopicID, err error) {
 	a.int32() // throttle
-	return readResult(a, true)
+	if a.compactArray(20) > 0 {
+		a.compactString()
+		copy(id[:], a.take(len(id)))
+		err = code(a.int16())
+		if text := a.compactString(); err != nil && text != "" {
+			err = fmt.Errorf("%w (%s)", err, text)
+		}
+	}
+	switch {
+	case a.err != nil:
+		return stream.TopicID{}, a.err
+	case err == nil && id.IsZero():
+		return id, fmt.Errorf("no topic id in the answer: %w", errShort)
+	}
+	return id, err
 }
 
 // readResult reads the one entry of an answer that has one entry per topic:
@@ -97,8 +122,9 @@ func readResult(a *answer, message bool) error {
 	return failed
 }
 
-// awaitTopic waits until a topic has a leader for each partition.
-func (c *Client) awaitTopic(ctx context.Context, name string) error {
+// awaitTopic waits until a topic has a leader for each partition; with an id,
+// until it is that one: metadata may lag, and show what was deleted before.
+func (c *Client) awaitTopic(ctx context.Context, name string, id stream.TopicID) error {
 	return retry(ctx, adminTimeout, func() error {
 		t, err := c.topic(ctx, name, 0)
 		if errors.Is(err, stream.ErrUnknownTopic) {
@@ -106,6 +132,9 @@ func (c *Client) awaitTopic(ctx context.Context, name string) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !id.IsZero() && t.ID != id {
+			return fmt.Errorf("metadata shows id %s, not %s: %w", t.ID, id, kafka.LeaderNotAvailable)
 		}
 		if len(t.Partitions) == 0 {
 			return kafka.LeaderNotAvailable
@@ -182,7 +211,7 @@ func (c *Client) AddPartitions(ctx context.Context, name string, total int) erro
 
 func (c *Client) awaitPartitions(ctx context.Context, name string, total int) error {
 	return retry(ctx, adminTimeout, func() error {
-		if err := c.awaitTopic(ctx, name); err != nil {
+		if err := c.awaitTopic(ctx, name, stream.TopicID{}); err != nil {
 			return err
 		}
 		t, err := c.topic(ctx, name, forever)

@@ -237,6 +237,7 @@ func FuzzAnswers(f *testing.F) {
 		_, _ = decodeSubscription("m", b)
 		_, _, _ = decodeAssignment(b)
 		_ = readResult(&answer{b: b}, true)
+		_, _ = readCreated(&answer{b: b})
 	})
 }
 
