@@ -36,6 +36,7 @@ type metrics struct {
 	rebalances    prometheus.Counter
 	readErrors    prometheus.Counter
 	outOfRange    prometheus.Counter
+	corrupt       prometheus.Counter
 	topicChanged  prometheus.Counter
 	watchdog      prometheus.Counter
 	interests     prometheus.Counter
@@ -69,6 +70,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		rebalances:    r.counter("generations_total", "Generations of the group that this instance was in."),
 		readErrors:    r.counter("read_errors_total", "Reads of feed topics that failed and were tried again."),
 		outOfRange:    r.counter("out_of_range_total", "Times a partition's position was not in the log any more."),
+		corrupt:       r.counter("corrupt_batches_total", "Batches of feed topics that cannot be read and were passed over; gateways name them to clients as gaps."),
 		topicChanged:  r.counter("topic_changed_total", "Times a partition's topic was deleted or made again."),
 		watchdog:      r.counter("watchdog_rebuilds_total", "Readers rebuilt because they made no progress."),
 		interests:     r.counter("interest_records_total", "Records of the interest log applied."),

@@ -55,6 +55,7 @@ type partition struct {
 
 	// owned by run
 	router router
+	spoilt spoilt
 
 	// guarded by mu
 	mu         sync.Mutex
@@ -183,7 +184,8 @@ func (p *partition) overtaken(c broker.Committed) bool {
 }
 
 // follow reads on until the topic is another one or the position is not in the
-// log; that is its error. Others are retried with backoff.
+// log; that is its error. Others are retried with backoff, and a batch that
+// nobody can read is passed over.
 func (p *partition) follow(ctx context.Context, id stream.TopicID, retry *backoff) error {
 	for ctx.Err() == nil {
 		err := p.session(ctx, id, retry)
@@ -192,6 +194,9 @@ func (p *partition) follow(ctx context.Context, id stream.TopicID, retry *backof
 			return err
 		}
 		p.metrics.readErrors.Inc()
+		if corrupt, ok := errors.AsType[*broker.CorruptError](err); ok && p.passOver(corrupt) {
+			continue
+		}
 		p.log.Debug("read failed, trying again", "topic", p.tp.Topic, "partition", p.tp.Partition, "error", err)
 		retry.wait(ctx)
 	}

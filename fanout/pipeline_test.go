@@ -407,6 +407,7 @@ func TestTheSameOnApacheKafka(t *testing.T) {
 		"NewTopicsAndPartitionsAreFound":                  newTopicsAndPartitionsAreFound,
 		"ANodeThatCannotBeWrittenToStallsNobody":          aNodeThatCannotBeWrittenToStallsNobody,
 		"RetentionThatPassesARunningPartitionLeavesAHole": retentionThatPassesARunningPartitionLeavesAHole,
+		"ABatchThatCannotBeReadIsLeftOut":                 aBatchThatCannotBeReadIsLeftOut,
 	} {
 		t.Run(name, func(t *testing.T) { scenario(t, newRigOn(t, env)) })
 	}

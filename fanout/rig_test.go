@@ -36,6 +36,7 @@ type rig struct {
 	group  string
 	prefix string         // of this rig's topics: others may share the Kafka
 	tune   func(*Service) // of instances to come
+	spoil  []byte         // of their lines
 
 	mu     sync.Mutex
 	oracle map[stream.TopicID]map[int32][]stream.Record
@@ -118,11 +119,26 @@ type instance struct {
 	done   chan error
 }
 
-// line is the instance's network; a test may cut it.
+// line is the instance's network; a test may cut it, or have it spoil what it reads.
 type line struct {
 	mu    sync.Mutex
 	cut   bool
+	spoil []byte // in what is read: one of these bytes is changed; never in requests
 	conns []net.Conn
+}
+
+// spoiling is a connection of such a line.
+type spoiling struct {
+	net.Conn
+	mark []byte
+}
+
+func (s *spoiling) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if i := bytes.Index(b[:n], s.mark); i >= 0 {
+		b[i]++
+	}
+	return n, err
 }
 
 func (l *line) dial(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -137,6 +153,9 @@ func (l *line) dial(ctx context.Context, network, addr string) (net.Conn, error)
 		return nil, errors.New("the line is cut")
 	}
 	l.conns = append(l.conns, c)
+	if l.spoil != nil {
+		return &spoiling{Conn: c, mark: l.spoil}, nil
+	}
 	return c, nil
 }
 
@@ -159,7 +178,7 @@ func testLog(name string) *slog.Logger {
 
 func (r *rig) start(name string, change ...func(*Options)) *instance {
 	r.t.Helper()
-	in := &instance{rig: r, line: &line{}, done: make(chan error, 1)}
+	in := &instance{rig: r, line: &line{spoil: r.spoil}, done: make(chan error, 1)}
 	c, err := broker.New(broker.Options{Addrs: r.env.Addrs, ClientID: name, Dial: in.line.dial})
 	require.NoError(r.t, err)
 	cat, err := catalog.New(catalog.Options{Client: c, Rules: []catalog.Rule{{Pattern: r.prefix + "*"}}, Refresh: 200 * time.Millisecond})
