@@ -54,9 +54,11 @@ func (c *Client) Append(ctx context.Context, topic string, partition int32, recs
 	}
 }
 
-// movedOn tells whether a write was refused because the leader is another one.
+// movedOn tells whether a write was refused because the leader is another one,
+// or the topic: a broker may be asked while it replaces one by another of its name.
 func movedOn(err error) bool {
-	return isCode(err, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition, kafka.BrokerNotAvailable)
+	return isCode(err, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition, kafka.BrokerNotAvailable,
+		kafka.UnknownTopicID, kafka.InconsistentTopicID)
 }
 
 func appendBatch(recs []AppendRecord) ([]byte, error) {

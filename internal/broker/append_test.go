@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/brokertest"
@@ -20,4 +22,29 @@ func TestAppendSaysThatARecordIsTooLarge(t *testing.T) {
 		_, err = env.Client.Append(t.Context(), topic, 0, []broker.AppendRecord{{Value: bytes.Repeat([]byte("x"), 500)}})
 		require.NoError(t, err)
 	})
+}
+
+// A broker that replaces a topic by another of its name says so in these words
+// for a moment; nothing was written then.
+func TestAppendWaitsForATopicThatIsBeingReplaced(t *testing.T) {
+	env := brokertest.Start(t)
+	topic := env.Topic(t, 1)
+	for _, code := range []kafka.Error{kafka.UnknownTopicID, kafka.InconsistentTopicID, kafka.UnknownTopicOrPartition} {
+		env.Kfake.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			refused := kmsg.NewPtrProduceResponse()
+			refused.SetVersion(r.GetVersion())
+			one := kmsg.NewProduceResponseTopic()
+			one.Topic = topic
+			part := kmsg.NewProduceResponseTopicPartition()
+			part.ErrorCode, part.BaseOffset = int16(code), -1
+			one.Partitions = append(one.Partitions, part)
+			refused.Topics = append(refused.Topics, one)
+			return refused, nil, true
+		})
+		_, err := env.Client.Append(t.Context(), topic, 0, []broker.AppendRecord{{Value: []byte("x")}})
+		require.NoError(t, err, code)
+	}
+	b, err := env.Client.Bounds(t.Context(), topic, []int32{0})
+	require.NoError(t, err)
+	require.EqualValues(t, 3, b[0].End)
 }
