@@ -89,11 +89,11 @@ type bookNode struct {
 func (p *partition) run(ctx context.Context) error {
 	var retry backoff
 	id, from, ok := p.start(ctx)
-	for ok {
+	for ok && ctx.Err() == nil {
 		p.begin(id, from)
 		err := p.follow(ctx, id, &retry)
 		if ctx.Err() != nil {
-			break
+			continue
 		}
 		var out *stream.OutOfRangeError
 		if errors.As(err, &out) {

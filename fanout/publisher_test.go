@@ -167,7 +167,7 @@ func TestAShortRefusalIsTriedAgainWithoutACut(t *testing.T) {
 }
 
 // retryable is a network error.
-type retryable struct{ error }
+type retryable struct{}
 
 func (*retryable) Error() string   { return "connection refused" }
 func (*retryable) Timeout() bool   { return true }
