@@ -167,11 +167,12 @@ func (c *conversation) serve(b *block, s *subscription, now time.Time) (progress
 		if cur.next >= cur.until {
 			cur.ready = false
 		}
-		if s.wish.Mode == protocol.ModeLatest {
+		switch {
+		case s.wish.Mode == protocol.ModeLatest:
 			progress, full = c.serveLatest(b, s, cur, now)
-		} else if cur.skips() {
+		case cur.skips():
 			progress, full = c.serveSlow(b, s, cur)
-		} else if cur.ready {
+		case cur.ready:
 			progress, full = c.servePartition(b, s, cur, now)
 		}
 		if progress || full || s.busy || s.state != positioned {

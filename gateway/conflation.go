@@ -26,9 +26,6 @@ type conflation struct {
 	after   gap           // comes after what is collected
 }
 
-// collecting tells whether read runs ahead of what is sent.
-func (f *conflation) idle() bool { return len(f.byKey) == 0 && len(f.sending) == 0 && f.after.empty() }
-
 // add takes an event and tells how many older ones it replaced (0 or 1).
 func (f *conflation) add(e *feed.Event) (replaced int64) {
 	if f.byKey == nil {

@@ -72,7 +72,7 @@ func (m *mailbox) put(in input) (full bool) {
 	if n := len(waiting); in.pong && n >= maxPongs && waiting[n-1].pong {
 		waiting[n-1] = in
 	} else if !m.over {
-		mail.inputs = append(waiting, in)
+		mail.inputs = append(mail.inputs, in)
 	}
 	full = len(mail.inputs) >= inboxSize && !m.over
 	m.mu.Unlock()

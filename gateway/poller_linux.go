@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -106,7 +107,7 @@ func (g *glance) init() {
 	g.fn = func(fd uintptr) bool {
 		for {
 			g.n, g.err = syscall.Read(int(fd), g.p) //nolint:gosec // a descriptor
-			if g.err != syscall.EINTR {
+			if !errors.Is(g.err, syscall.EINTR) {
 				return true
 			}
 		}
@@ -121,7 +122,7 @@ func (g *glance) read(raw syscall.RawConn, p []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case g.err == syscall.EAGAIN:
+	case errors.Is(g.err, syscall.EAGAIN):
 		return 0, errNotNow
 	case g.err != nil:
 		return 0, g.err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -145,7 +146,7 @@ func listen(c *client) chan string {
 		defer close(inbox)
 		for {
 			_, text, err := c.ws.ReadMessage()
-			if closed, ok := err.(*websocket.CloseError); ok {
+			if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
 				inbox <- "close " + strconv.Itoa(closed.Code)
 			}
 			if err != nil {

@@ -90,15 +90,21 @@ func (r *readers) stop() {
 	r.poll.close()
 }
 
+// unwatch tells who comes to read in a goroutine of its own: watch has ended, by
+// stop or because the poller failed.
+func (r *readers) unwatch(err error) {
+	r.mu.Lock()
+	r.failed = err
+	r.mu.Unlock()
+}
+
 // watch gives the sockets that have something to read to the workers.
 func (r *readers) watch() error {
 	var tokens []uint64
 	for {
 		var err error
 		if tokens, err = r.poll.wait(tokens[:0]); err != nil {
-			r.mu.Lock()
-			r.failed = err // stop; else whoever comes has a goroutine that reads
-			r.mu.Unlock()
+			r.unwatch(err)
 			return nil
 		}
 		r.mu.Lock()

@@ -132,7 +132,6 @@ type client struct {
 	got   map[int32][]int64
 	gaps  map[int32][]Gap
 	reset int
-	live  bool
 }
 
 func (b *bench) open(topic string, keys ...string) *client {

@@ -297,13 +297,14 @@ func (l *life) watchLoop(ctx context.Context, inc *incarnation, from int64) erro
 }
 
 // gone asks metadata whether a topic is really gone, or another: a broker may
-// not know yet of a topic that was just made. It returns err if so.
+// not know yet of a topic that was just made. It returns err if so, and nil if
+// nobody could say: the next read that fails asks again.
 func (l *life) gone(ctx context.Context, name string, id stream.TopicID, err error) error {
 	ts, askErr := l.cluster.Topics(ctx, name)
-	if askErr != nil || len(ts) == 1 && ts[0].ID == id {
-		return nil
+	if askErr == nil && (len(ts) != 1 || ts[0].ID != id) {
+		return err
 	}
-	return err
+	return nil
 }
 
 const (
@@ -320,7 +321,7 @@ func (l *life) follow(ctx context.Context, r reader, from int64, gone func(conte
 		span, err := r.Read(ctx, from, followBytes, followWait)
 		if err != nil {
 			if ctx.Err() != nil {
-				break
+				continue
 			}
 			if oor, ok := errors.AsType[*stream.OutOfRangeError](err); ok {
 				l.counts.jumps.Inc()
@@ -335,9 +336,7 @@ func (l *life) follow(ctx context.Context, r reader, from int64, gone func(conte
 				}
 			}
 			l.counts.readErrors.Inc()
-			if back.wait(ctx) != nil {
-				break
-			}
+			_ = back.wait(ctx) // fails with ctx, which ends the loop
 			continue
 		}
 		back.reset()
