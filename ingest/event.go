@@ -89,7 +89,8 @@ func parseEvent(raw []byte, index int, m *mistakes) event {
 	}
 	seen := 0
 	walkObject(raw, func(name string, raw []byte) {
-		bit, reason := 0, ""
+		var bit int
+		var reason string
 		switch name {
 		case "key":
 			bit = hasKey

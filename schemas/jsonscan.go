@@ -144,7 +144,8 @@ func unquote(token, scratch []byte) (text, newScratch []byte, err error) {
 	if at < 0 {
 		return inner, scratch, nil
 	}
-	out := append(scratch[:0], inner[:at]...)
+	out := scratch[:0]
+	out = append(out, inner[:at]...)
 	for i := at; i < len(inner); i++ {
 		if inner[i] != '\\' {
 			out = append(out, inner[i])

@@ -59,7 +59,7 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		answer, status = a, a.status
 	}
-	body := []byte(nil)
+	var body []byte
 	if text, ok := answer.(raw); ok {
 		body = []byte(text)
 	} else if body, err = json.Marshal(answer); err != nil {
