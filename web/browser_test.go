@@ -87,7 +87,7 @@ func TestReplayRunsIntoTheLiveEdge(t *testing.T) {
 
 	// The feed goes on meanwhile; the replay reaches it, and says where.
 	for range 20 {
-		last = publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.2, time.Now()))
+		publish(t, info.HTTP, "quotes", quoteAt("EURUSD", 1.2, time.Now()))
 	}
 	p.await(`document.getElementById("seek-state").textContent.startsWith("handed over to live")`)
 	p.await(`document.body.dataset.mode === "live" && document.getElementById("go-live").getAttribute("aria-pressed") === "true"`)

@@ -159,11 +159,11 @@ func (c *changing) take(f *client.Frame) {
 		}
 		c.seen[k], c.at[f.Partition] = text, f.Offset+1
 	case client.KindGap:
-		if string(f.Cause) == "epoch" {
+		if f.Cause == "epoch" {
 			return
 		}
 		for o := f.GapFrom; o < f.GapTo; o++ {
-			c.gaps[place{c.in, f.Partition, o}] = string(f.Cause)
+			c.gaps[place{c.in, f.Partition, o}] = f.Cause
 		}
 		c.at[f.Partition] = f.GapTo
 	}

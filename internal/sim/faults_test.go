@@ -146,7 +146,7 @@ func (w *world) fault(key kmsg.Key, err *kerr.Error, n int) {
 	h := w.kfake.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: n})
 	time.Sleep(6 * time.Second)
 	w.mu.Lock()
-	w.counts["requests refused, hits"] += int(h.Hits())
+	w.counts["requests refused, hits"] += h.Hits()
 	w.mu.Unlock()
 	h.Remove()
 }

@@ -117,7 +117,7 @@ func (w *world) judge(ps []*player) *verdict {
 	w.oracle.Close()
 	w.kfake.Close()
 	w.net.each(nil, "", func(c *conn) { c.reset() })
-	v.bad = append(w.found, w.truth.writes()...)
+	v.bad = slices.Concat(w.found, w.truth.writes())
 	for _, l := range w.lives {
 		right, bad := w.truth.judge(l)
 		v.verified += right
