@@ -365,7 +365,7 @@ func TestHolds(t *testing.T) {
 // TestEventsWaitForTheirTopicsHold has one connection follow topics with and
 // without a hold.
 func TestEventsWaitForTheirTopicsHold(t *testing.T) {
-	const hold = 300 * time.Millisecond
+	const hold = 2 * time.Second
 	for _, subs := range [][]string{{"trade", "screen"}, {"screen"}} { // by itself, and in a lane
 		r := newRig(t, false, func(o *Options) { o.Holds = []TopicHold{{"screen", hold}} })
 		r.feed.add("trade", 1)
@@ -375,9 +375,9 @@ func TestEventsWaitForTheirTopicsHold(t *testing.T) {
 			c.send(`{"cmd":"sub","id":"` + topic + `","topic":"` + topic + `"}`)
 			c.event("subscribed")
 		}
+		began := time.Now()
 		r.feed.produce("screen", 0, "", "1") // nothing rests: it leaves at once
 		require.Equal(t, "screen", c.frame()["topic"])
-		began := time.Now()
 		r.feed.produce("screen", 0, "", "2")
 		for i := range len(subs) - 1 {
 			r.feed.produce("trade", 0, "", "3")

@@ -1,0 +1,6 @@
+//go:build !race
+
+package gateway
+
+// raceDetector makes pools forget at random.
+const raceDetector = false
