@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Follow a topic, resume after each disconnection: python3 tail.py [URL [TOPIC]]   (pip install websocket-client)"""
-import json, random, sys, time
-import websocket
-
+import json, random, sys, time, websocket
 url, topic = (sys.argv[1:] + ["ws://127.0.0.1:8080/ws", "quotes"][len(sys.argv) - 1:])[:2]
 position = None  # {"epoch": ..., "offsets": {partition: next offset}}
 while True:
@@ -25,10 +23,8 @@ while True:
                 position["offsets"].update(f["covered"]["1"])
             elif event == "bye" and f.get("wait_ms"):
                 wait = random.uniform(*f["wait_ms"]) / 1000
-            if event in ("error", "bye") and not f["retry"]:
-                sys.exit(text)
-            if event == "error":
-                break  # for now: ask again later
+            if event in ("error", "bye") and not f["retry"]: sys.exit(text)
+            if event == "error": break  # for now: ask again later
     except (OSError, websocket.WebSocketException) as e:  # the connection is lost
         print("reconnecting:", e, file=sys.stderr)
     time.sleep(wait)
