@@ -229,6 +229,15 @@ func TestTheOperatorSeesTheFlow(t *testing.T) {
 	p.await(`[...document.querySelectorAll("#flow-topics tr")].map((r) => [0, 1, 3, 8].map((i) => r.children[i].textContent).join()).join("; ") ===
 		"price,1,0,0; quotes,1,61,1; trades,1,0,0"`)
 	p.await(`document.querySelectorAll(".station").length === 6 && document.querySelectorAll("#flow-cards .card").length === 5`)
+
+	// The address says what is on screen: links lead there, and one that is broken does no harm.
+	p.do(chromedp.Click(`#flow-topics a`))
+	p.await(`!document.getElementById("view-feed").hidden && document.getElementById("title-topic").textContent === "price"`)
+	eval[bool](p, `(location.hash = "#feed/quotes/EURUSD", true)`)
+	p.await(`document.getElementById("title-topic").textContent === "quotes" && document.getElementById("filter-keys").value === "EURUSD"`)
+	p.await(`document.getElementById("f-events").textContent === "61"`)
+	p.do(chromedp.Navigate(info.HTTP + "/?again#feed/%"))
+	p.await(`document.getElementById("f-events").textContent === "61" && document.getElementById("title-topic").textContent === "quotes"`)
 	p.clean()
 }
 

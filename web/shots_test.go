@@ -69,11 +69,11 @@ func TestScreenshots(t *testing.T) {
 		defer close(done)
 		for i := 0; ctx.Err() == nil; i++ {
 			at := time.Now()
-			publish(t, info.HTTP, "quotes", w.next(at), w.next(at))
+			publish(t, info.HTTP, "quotes", w.next(at))
 			if i%5 == 0 {
 				publish(t, info.HTTP, "price", event{Value: 1024 + i%7, TS: at.UnixMilli()})
 			}
-			time.Sleep(60 * time.Millisecond)
+			time.Sleep(time.Duration(10+w.rnd.IntN(110)) * time.Millisecond) // as fast as before
 		}
 	}()
 	defer func() { cancel(); <-done }()

@@ -1,5 +1,5 @@
 // The console: which view is shown, the theme, the state of the connection.
-import { $, set } from "./fmt.js";
+import { $, decoded, set } from "./fmt.js";
 import { Feed } from "./feed.js";
 import { Flow } from "./flow.js";
 import { Sessions } from "./sessions.js";
@@ -49,7 +49,7 @@ function router(views) {
       document.title = `tapecast · ${to}`;
       views[to].show?.();
     }
-    if (to === name) views[to].route?.(rest.map(decodeURIComponent));
+    if (to === name) views[to].route?.(rest.map(decoded));
   };
   addEventListener("hashchange", go);
   go();

@@ -1,5 +1,5 @@
 // The Feed view: topics, keys, the live chart, the tape, replay.
-import { $, clock, compact, date, duration, el, int, many, percent, price, rate, set, svg } from "./fmt.js";
+import { $, clock, compact, date, decoded, duration, el, int, many, percent, price, rate, set, svg } from "./fmt.js";
 import { Link } from "./link.js";
 import { Player } from "./player.js";
 import { Series } from "./series.js";
@@ -64,6 +64,14 @@ export class Feed {
     history.replaceState(null, "", `#feed/${encodeURIComponent(topic)}${keys.length ? `/${keys.map(encodeURIComponent).join(",")}` : ""}`);
     this.live();
     this.edges(topic);
+  }
+
+  // route opens what the address asks for, where there is such a topic and it
+  // is not on screen already.
+  route() {
+    const [, name, list] = location.hash.match(/^#feed\/([^/]+)(?:\/(.*))?$/) ?? [];
+    const topic = name && decoded(name), keys = list ? list.split(",").map(decoded) : [];
+    if (this.topics.has(topic) && (topic !== this.topic || keys.join("\n") !== this.keys.join("\n"))) this.open(topic, keys);
   }
 
   live() {
@@ -313,10 +321,8 @@ export class Feed {
     if (!changed) return;
     $("topics").replaceChildren(...[...this.topics.values()].map((t) => t.li));
     if (!this.topic) {
-      const [, topic, keys] = location.hash.match(/^#feed\/([^/]+)(?:\/(.*))?$/) ?? [];
-      const wanted = topic && decodeURIComponent(topic);
-      if (wanted && names.has(wanted)) this.open(wanted, keys ? keys.split(",").map(decodeURIComponent) : []);
-      else this.open(names.has("quotes") ? "quotes" : topics[0]?.name);
+      this.route();
+      if (!this.topic) this.open(names.has("quotes") ? "quotes" : topics[0]?.name);
     } else this.topics.get(this.topic)?.button.setAttribute("aria-current", "true");
   }
 

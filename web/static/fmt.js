@@ -26,6 +26,11 @@ export function svg(name, attrs = {}, ...children) {
   return e;
 }
 
+// decoded undoes encodeURIComponent; what nothing encodes to stays as it is.
+export function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
+}
+
 // set changes a text only if it is another: a node that does not change costs no layout.
 export function set(node, text) {
   if (node.firstChild?.nodeType === 3 && node.childNodes.length === 1) {

@@ -1,6 +1,6 @@
 // The tape: the newest events and what happened between them, in rows that are
 // used again and again. A busy feed costs no more than a quiet one.
-import { $, clock, el, set, int } from "./fmt.js";
+import { $, clock, compact, el, set, int } from "./fmt.js";
 
 const rows = 80;
 
@@ -13,6 +13,9 @@ const words = {
   error: (f) => `${f.code}: ${f.message}`,
 };
 
+// size is a number in few letters, where they say all of it.
+const size = (v) => (v >= 1e5 && v % 1e5 === 0 ? compact(v) : v);
+
 // brief is a value in one line, without what other columns say.
 export function brief(f) {
   const d = f.data;
@@ -21,7 +24,7 @@ export function brief(f) {
   if (Array.isArray(d)) return JSON.stringify(d);
   const parts = [], quoted = d.bid !== undefined && d.ask !== undefined;
   if (quoted) parts.push(`${d.bid} / ${d.ask}`);
-  if (quoted && d.bid_size !== undefined) parts.push(`${d.bid_size} × ${d.ask_size}`);
+  if (quoted && d.bid_size !== undefined) parts.push(`${size(d.bid_size)} × ${size(d.ask_size)}`);
   for (const [k, v] of Object.entries(d)) {
     if (k === "ts" || v === f.key || (quoted && /^(bid|ask)(_size)?$/.test(k))) continue;
     parts.push(`${k} ${typeof v === "object" ? JSON.stringify(v) : v}`);
