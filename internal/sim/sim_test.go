@@ -167,10 +167,10 @@ func TestKeptSeeds(t *testing.T) {
 // shrink leaves out one step after the other while the history still fails. A
 // step goes only if the history fails without it in one of three plays: what
 // runs first within an instant is the scheduler's.
-func shrink(t *testing.T, h history) history {
+func shrink(h history, fails func(history) bool) history {
 	for i := 0; i < len(h.steps); {
 		fewer := h.without(i)
-		if fails(t, fewer) {
+		if fails(fewer) {
 			h = fewer
 			continue
 		}
@@ -247,7 +247,7 @@ func replay(t *testing.T, seed uint64) {
 			continue
 		}
 		t.Errorf("%s", v)
-		for _, s := range shrink(t, h).steps {
+		for _, s := range shrink(h, func(h history) bool { return fails(t, h) }).steps {
 			t.Logf("it takes: %s %s", s.at, s.kind)
 		}
 	}
