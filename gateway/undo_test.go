@@ -62,3 +62,48 @@ func (c *client) offsetsBut(n int, name string) (out []int64) {
 	}
 	return out
 }
+
+// TestAStalledClientOfBatchesHoldsOneMessage has clients of batches stop
+// reading, while they replay and while they are live: no message is larger than
+// batchSize, and what waits for them is the rest of one.
+func TestAStalledClientOfBatchesHoldsOneMessage(t *testing.T) {
+	const events, size = 8000, 1000
+	const control = 500 // frames that are no events come on top
+	data := `"` + strings.Repeat("x", size) + `"`
+	for _, from := range []string{"earliest", "live"} {
+		t.Run(from, func(t *testing.T) {
+			r := newRig(t, false)
+			r.feed.add("price", 1)
+			publish := func() {
+				for range events {
+					r.feed.produce("price", 0, "k", data)
+				}
+			}
+			if from == "earliest" {
+				publish()
+			}
+			c := r.connect("tapecast.json.batch")
+			c.send(`{"cmd":"sub","id":1,"topic":"price","from":"` + from + `"}`)
+			if from == "live" {
+				c.event("subscribed")
+				publish()
+			}
+			require.Eventually(t, func() bool { return len(r.service.open()) == 1 }, waitLong, tick)
+			for _, s := range r.service.open() {
+				require.Eventually(t, func() bool { return s.card.rest.Load() > 0 }, waitLong, tick, "its socket is never full")
+				require.LessOrEqual(t, s.card.rest.Load(), int64(batchSize+control))
+			}
+			var got []int64
+			for len(got) < events {
+				message := c.next()
+				require.LessOrEqual(t, len(message), batchSize+control)
+				for line := range strings.SplitSeq(message, "\n") {
+					if f := object(t, line); f["event"] == nil {
+						got = append(got, int64(f["offset"].(float64)))
+					}
+				}
+			}
+			require.Equal(t, seq(0, events), got)
+		})
+	}
+}

@@ -11,6 +11,10 @@ import (
 // it is written and nothing between writes.
 const scratchSize = 64 << 10
 
+// batchSize bounds a batch's message, unless one frame is larger: what a client
+// that stopped reading did not take of one is kept for it.
+const batchSize = 8 << 10
+
 // block gathers what leaves in one write.
 type block struct {
 	buf  []byte
@@ -71,8 +75,12 @@ func (b *block) done() {
 func (b *block) empty() bool { return len(b.buf) == 0 && b.tail == nil }
 func (b *block) size() int   { return len(b.buf) - b.head + len(b.tail) }
 
-// full tells whether n more bytes have no room. An empty block takes any size.
+// full tells whether n more bytes have no room. An empty block takes any size,
+// and an open batch ends the block.
 func (b *block) full(n int) bool {
+	if b.batchAt > 0 && len(b.buf)-b.batchAt+n > batchSize {
+		return true
+	}
 	return b.tail != nil || len(b.buf) > 0 && len(b.buf)+n > scratchSize
 }
 
@@ -165,7 +173,8 @@ func appendMarked(dst, object []byte, mark string) []byte {
 	return append(dst, '}')
 }
 
-// batchWire puts all frames of a write, newline-joined, into one message.
+// batchWire puts all frames of a write, newline-joined, into one message of
+// about batchSize.
 type batchWire struct{}
 
 func (batchWire) form() feed.Form { return feed.FormText }
