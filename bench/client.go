@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -247,7 +248,7 @@ func (c *crowd) read() {
 func (c *crowd) readOne(fd, session int, buf []byte) {
 	n, err := syscall.Read(fd, buf)
 	if n <= 0 {
-		if err != syscall.EAGAIN {
+		if !errors.Is(err, syscall.EAGAIN) {
 			_ = syscall.EpollCtl(c.epoll, syscall.EPOLL_CTL_DEL, fd, nil)
 		}
 		return

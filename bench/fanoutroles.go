@@ -69,8 +69,7 @@ func fanoutCaster(args []string) error {
 	go func() { fmt.Fprintln(os.Stderr, "bench: fan-out:", svc.Run(ctx)) }()
 	out := json.NewEncoder(os.Stdout)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		switch line := in.Text(); {
-		case line == "start" && *profile != "":
+		if in.Text() == "start" && *profile != "" {
 			f, err := os.Create(*profile)
 			if err != nil {
 				return err

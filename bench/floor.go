@@ -5,6 +5,7 @@ import (
 	"crypto/sha1" //nolint:gosec // the WebSocket handshake is made of it
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -63,7 +64,7 @@ func (f *floor) enter(conn *net.TCPConn) error {
 	}
 	var fd int
 	if cerr := raw.Control(func(p uintptr) { fd, err = syscall.Dup(int(p)) }); cerr != nil || err != nil {
-		return fmt.Errorf("descriptor: %v %w", cerr, err)
+		return fmt.Errorf("descriptor: %w", errors.Join(cerr, err))
 	}
 	f.mu.Lock()
 	f.fds[session] = fd

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -172,10 +174,10 @@ func (r *resumers) pass(buf []byte) error {
 		n, err := syscall.Read(s.fd, buf[k:])
 		switch {
 		case n > 0:
-		case err == syscall.EAGAIN, err == syscall.EINTR:
+		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
 			continue
 		default:
-			return fmt.Errorf("a session was closed: %v", err)
+			return fmt.Errorf("a session was closed: %w", cmp.Or(err, io.EOF))
 		}
 		rest, err := r.take(s, buf[:k+n])
 		if err != nil {

@@ -412,11 +412,11 @@ func bareStorm(name string, sessions int) (r row, err error) {
 	if err != nil {
 		return r, err
 	}
-	to, err := server.usage()
-	if err != nil {
+	if _, err = server.usage(); err != nil { // the answer to go
 		return r, err
 	}
-	if to, err = server.tell("mark"); err != nil {
+	to, err := server.tell("mark")
+	if err != nil {
 		return r, err
 	}
 	if want := int64(sessions) * stormMissed; events != want {
