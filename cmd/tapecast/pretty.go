@@ -201,7 +201,7 @@ func (v *view) status() string {
 	for _, n := range v.counts {
 		sum += n
 	}
-	where, state := formatOffsets(v.next), "live"
+	state := "live"
 	if !v.live {
 		var left int64
 		for p, o := range v.edge {
@@ -216,7 +216,10 @@ func (v *view) status() string {
 		}
 	}
 	rate := float64(sum) / (float64(len(v.counts)) * refresh.Seconds())
-	parts := []string{v.topic, state, "at " + where}
+	parts := []string{v.topic, state}
+	if len(v.next) > 0 {
+		parts = append(parts, "at "+formatOffsets(v.next))
+	}
 	if v.events > 0 {
 		parts = append(parts, "lag "+lagText(v.lag))
 	}

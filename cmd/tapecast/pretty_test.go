@@ -95,6 +95,10 @@ func TestSubPrettyOfADevProcess(t *testing.T) {
 	code, _, msg = d.tool(t, "", "sub", "plain", "--pretty", "--json")
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, msg, "exclude each other")
+	code, _, msg = d.tool(t, "", "sub", "nosuch", "--url", d.http)
+	require.NotZero(t, code)
+	require.Contains(t, msg, "no such topic")
+	require.NotContains(t, msg, "go on with", "there is nowhere to go on")
 }
 
 func TestCompletion(t *testing.T) {

@@ -199,8 +199,7 @@ func (f *subFlags) run(ctx context.Context, sys system, topic string, opt client
 	} else {
 		n, err = f.print(ctx, sys.out, sub)
 	}
-	if !f.quiet {
-		next, _ := sub.Positions()
+	if next, _ := sub.Positions(); !f.quiet && len(next) > 0 {
 		fmt.Fprintf(sys.err, "%d events; go on with --from %s\n", n, formatOffsets(next))
 	}
 	if bad, list := sub.Violations(); bad > 0 {
@@ -258,9 +257,6 @@ func (f *subFlags) shows(k client.Kind, resume string) bool {
 }
 
 func formatOffsets(next map[int32]int64) string {
-	if len(next) == 0 {
-		return "live"
-	}
 	var parts []string
 	for _, p := range slices.Sorted(maps.Keys(next)) {
 		parts = append(parts, fmt.Sprintf("%d:%d", p, next[p]))
