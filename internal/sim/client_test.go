@@ -258,6 +258,9 @@ func (p *player) subscribed(f *frame) {
 	switch {
 	case p.epoch == "":
 		p.epoch, p.pos = f.Epoch, from
+		if p.from == "earliest" {
+			p.life.earliest = f.Epoch
+		}
 	case f.Epoch != p.epoch:
 		if f.Resume != "reset" {
 			p.fail("resume into another epoch is %q", f.Resume)

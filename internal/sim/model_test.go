@@ -185,6 +185,8 @@ type life struct {
 	topic string
 	keys  []string // nil = all
 	parts map[string]map[int32]*stretch
+
+	earliest string // the epoch in which it began at the log's start; "" = it did not
 }
 
 func (f *life) stretch(epoch string, p int32, start int64) *stretch {
@@ -213,6 +215,9 @@ func (t *truth) judge(f *life) (right int, bad []string) {
 		}
 		for p, s := range ps {
 			n, b := s.judge(f, l, p)
+			if epoch == f.earliest && s.start > l.start[p] { // logs' starts only grow
+				b = append(b, fmt.Sprintf("late start: earliest is %d", l.start[p]))
+			}
 			right += n
 			for _, m := range b {
 				bad = append(bad, fmt.Sprintf("%s %s/%d %v [%d,%d): %s", f.who, f.topic, p, f.keys, s.start, s.end, m))
