@@ -335,6 +335,7 @@ func newGateway(cfg *config.Config, env Env) (*Role, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.warmUp(reg)
 	tapes, room, err := b.gatewayRooms(reg)
 	if err != nil {
 		return nil, err
