@@ -18,7 +18,21 @@ func TestATopicMadeAMomentAgoIsFound(t *testing.T) {
 	require.Equal(t, 1.0, c.event("subscribed")["id"])
 }
 
-func TestAnUnknownTopicIsAskedForOnce(t *testing.T) {
+func TestATopicThatOneBrokerHasNotHeardOfIsFound(t *testing.T) {
+	r := newRig(t, false)
+	n := 0
+	r.feed.fresh = func() error {
+		if n++; n == 2 {
+			r.feed.add("new", 1)
+		}
+		return nil
+	}
+	c := r.connect()
+	c.send(`{"cmd":"sub","id":1,"topic":"new"}`)
+	require.Equal(t, 1.0, c.event("subscribed")["id"])
+}
+
+func TestAnUnknownTopicIsAskedForTwice(t *testing.T) {
 	r := newRig(t, false)
 	c := r.connect()
 	c.send(`{"cmd":"sub","id":"x","topic":"nothing"}`)
@@ -26,7 +40,7 @@ func TestAnUnknownTopicIsAskedForOnce(t *testing.T) {
 	require.Equal(t, "unknown_topic", e["code"])
 	require.Equal(t, false, e["retry"])
 	require.Equal(t, "x", e["id"])
-	require.Equal(t, 1, r.feed.asked)
+	require.Equal(t, 2, r.feed.asked)
 }
 
 func TestAnUnknownTopicIsNotDeniedWhileTheClusterIsAway(t *testing.T) {

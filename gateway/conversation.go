@@ -104,7 +104,7 @@ func (c *conversation) command(cmd *protocol.Command, now time.Time) {
 	c.metrics.commands.of(verbName(cmd.Verb)).Inc()
 	switch cmd.Verb {
 	case protocol.VerbSub:
-		c.sub(cmd, now, false)
+		c.sub(cmd, now, 0)
 	case protocol.VerbUnsub:
 		c.unsubscribe(cmd)
 	case protocol.VerbPing:
@@ -125,9 +125,9 @@ func idOf(id protocol.ID) *protocol.ID {
 	return &id
 }
 
-// subscribe opens a subscription, or says why not. asked: the cluster was
-// asked for new topics since the command came.
-func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked bool) *protocol.Error {
+// subscribe opens a subscription, or says why not. asked: how often the
+// cluster was asked for new topics since the command came.
+func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked int) *protocol.Error {
 	repeated, err := c.conflict(cmd)
 	if repeated != nil {
 		if repeated.state == positioned && repeated.level1() {
@@ -154,7 +154,7 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked boo
 		}
 	})
 	if oerr != nil {
-		if !asked && errors.Is(oerr, stream.ErrUnknownTopic) && c.ask(cmd) {
+		if asked < looks && errors.Is(oerr, stream.ErrUnknownTopic) && c.ask(cmd, asked) {
 			return nil
 		}
 		return openError(oerr)

@@ -98,12 +98,10 @@ func (c *conversation) refuse(s *subscription, err *protocol.Error) {
 
 func lookupError(err error) *protocol.Error {
 	var p *protocol.Error
-	switch {
-	case errors.As(err, &p):
+	if errors.As(err, &p) {
 		return p
-	case errors.Is(err, stream.ErrUnknownTopic):
-		return &protocol.Error{Code: protocol.CodeUnknownTopic, Message: "no such topic, or it may not be read"}
 	}
+	// Also a topic that some broker does not know: whether it is there is said by the list of all.
 	return &protocol.Error{Code: protocol.CodeUnavailable, Message: "the position cannot be looked up now; try again"}
 }
 
