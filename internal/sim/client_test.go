@@ -123,7 +123,7 @@ func (p *player) connection(ctx context.Context) (done bool) {
 	unsub := false
 	if until := p.planned(); until > 0 {
 		unsub = p.rng.IntN(3) == 0
-		t := time.AfterFunc(until, func() {
+		t := time.AfterFunc(max(until, 1), func() {
 			if unsub {
 				_ = conn.WriteMessage(websocket.TextMessage, []byte(`{"cmd":"unsub","id":"s"}`))
 				return

@@ -405,7 +405,7 @@ func compact(w *world, _ *rand.Rand) {
 func (w *world) script(steps []step) {
 	done := make(chan struct{}, len(steps))
 	for _, s := range steps {
-		time.AfterFunc(s.at, func() {
+		time.AfterFunc(max(s.at, 1), func() {
 			w.note(s.kind, "%s", fmt.Sprint(s.seed))
 			actions[s.kind](w, rand.New(rand.NewPCG(s.seed, 3)))
 			done <- struct{}{}

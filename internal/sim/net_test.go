@@ -261,8 +261,10 @@ func (d *deadline) set(t time.Time, h *half) {
 		d.timer.Stop()
 		d.timer = nil
 	}
-	if !t.IsZero() {
-		d.timer = time.AfterFunc(time.Until(t), func() { h.mu.Lock(); h.mu.Unlock(); h.cond.Broadcast() }) //nolint:staticcheck // orders the wake after the wait
+	// One that has passed needs no timer, and gets none: AfterFunc with nothing to
+	// wait for crashes Go 1.26's race detector in a bubble.
+	if wait := time.Until(t); !t.IsZero() && wait > 0 {
+		d.timer = time.AfterFunc(wait, func() { h.mu.Lock(); h.mu.Unlock(); h.cond.Broadcast() }) //nolint:staticcheck // orders the wake after the wait
 	}
 	h.mu.Unlock()
 	h.cond.Broadcast()
@@ -347,7 +349,7 @@ func (c *conn) write(p []byte) (int, error) {
 			at = h.pending[n-1].at
 		}
 		h.pending = append(h.pending, chunk{at, append([]byte(nil), p...)})
-		time.AfterFunc(time.Until(at), h.arrive)
+		time.AfterFunc(max(time.Until(at), 1), h.arrive)
 	}
 	h.mu.Unlock()
 	h.cond.Broadcast()
