@@ -36,17 +36,9 @@ func (x *subIndex) add(s *Sub) {
 func (x *subIndex) remove(s *Sub) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	last := len(x.all) - 1
-	x.all[s.place] = x.all[last]
-	x.all[s.place].place = s.place
-	x.all[last] = nil
-	x.all = x.all[:last]
+	x.all = takeOut(x.all, s.place, func(moved *Sub) { moved.place = s.place })
 	if s.filter.all {
-		last := len(x.whole) - 1
-		x.whole[s.placeWhole] = x.whole[last]
-		x.whole[s.placeWhole].placeWhole = s.placeWhole
-		x.whole[last] = nil
-		x.whole = x.whole[:last]
+		x.whole = takeOut(x.whole, s.placeWhole, func(moved *Sub) { moved.placeWhole = s.placeWhole })
 		return
 	}
 	for _, k := range s.filter.keys {
@@ -74,11 +66,16 @@ func (x *subIndex) tap(t *Tap) {
 func (x *subIndex) untap(t *Tap) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	last := len(x.taps) - 1
-	x.taps[t.place] = x.taps[last]
-	x.taps[t.place].place = t.place
-	x.taps[last] = nil
-	x.taps = x.taps[:last]
+	x.taps = takeOut(x.taps, t.place, func(moved *Tap) { moved.place = t.place })
+}
+
+// takeOut takes the i-th out of a list without order: the last one gets its place.
+func takeOut[T any](list []*T, i int, moved func(*T)) []*T {
+	last := len(list) - 1
+	list[i] = list[last]
+	moved(list[i])
+	list[last] = nil
+	return list[:last]
 }
 
 func (x *subIndex) len() int {
