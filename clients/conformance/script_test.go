@@ -138,7 +138,7 @@ func play(t *testing.T, s script, d driver) {
 	g := &gateway{t: t, script: s, record: r, driver: d, done: make(chan struct{})}
 	server := httptest.NewServer(g)
 	defer server.Close()
-	defer g.hangUp()
+	defer g.hangUp() // before the test is over: handlers and readers may still speak to it
 	d.open("ws"+strings.TrimPrefix(server.URL, "http"), r)
 	defer d.close()
 	for _, o := range s.Subscribe {
@@ -185,24 +185,64 @@ type gateway struct {
 	driver driver
 	done   chan struct{}
 
-	mu   sync.Mutex
-	conn int
-	open []*websocket.Conn
+	running sync.WaitGroup // handlers and readers
+
+	mu    sync.Mutex
+	ended bool
+	conn  int
+	open  []*websocket.Conn
 }
 
+// hangUp ends every connection and waits until nothing of the gateway runs.
 func (g *gateway) hangUp() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.ended = true
 	for _, ws := range g.open {
+		_ = ws.Close()
+	}
+	g.mu.Unlock()
+	g.running.Wait()
+}
+
+// admit counts a connection, until the test is over.
+func (g *gateway) admit() (n int, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return 0, false
+	}
+	g.running.Add(1)
+	g.conn++
+	return g.conn - 1, true
+}
+
+// opened notes a connection, or closes it when the test is over.
+func (g *gateway) opened(ws *websocket.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = append(g.open, ws)
+	if g.ended {
 		_ = ws.Close()
 	}
 }
 
-func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// failed reports a step that went wrong. What goes wrong because the test is
+// over, and has hung up, says nothing.
+func (g *gateway) failed(conn, step int, err error) {
 	g.mu.Lock()
-	n := g.conn
-	g.conn++
+	ended := g.ended
 	g.mu.Unlock()
+	if !ended {
+		g.t.Errorf("connection %d, step %d: %v", conn+1, step+1, err)
+	}
+}
+
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n, ok := g.admit()
+	if !ok {
+		return
+	}
+	defer g.running.Done()
 	if n >= len(g.script.Connection) {
 		g.t.Errorf("an unexpected connection, number %d", n+1)
 		return
@@ -220,19 +260,19 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.t.Errorf("upgrade: %v", err)
 		return
 	}
-	g.mu.Lock()
-	g.open = append(g.open, ws)
-	g.mu.Unlock()
+	g.opened(ws)
 	p := newPeer(g, ws)
 	for i, st := range steps {
 		if err := p.step(st); err != nil {
-			g.t.Errorf("connection %d, step %d: %v", n+1, i+1, err)
+			g.failed(n, i, err)
 			_ = ws.Close()
 			break
 		}
 	}
 	if last || g.t.Failed() {
 		close(g.done)
+	}
+	for range p.commands { //nolint:revive // read to the end, so that the reader ends
 	}
 }
 
@@ -247,7 +287,7 @@ type peer struct {
 func newPeer(g *gateway, ws *websocket.Conn) *peer {
 	p := &peer{g: g, ws: ws, commands: make(chan []byte, 64), pongs: make(chan struct{}, 8)}
 	ws.SetPongHandler(func(string) error { p.pongs <- struct{}{}; return nil })
-	go func() { // ends with the connection, which hangUp closes
+	g.running.Go(func() { // ends with the connection, which hangUp closes
 		defer close(p.commands)
 		for {
 			_, msg, err := ws.ReadMessage()
@@ -256,7 +296,7 @@ func newPeer(g *gateway, ws *websocket.Conn) *peer {
 			}
 			p.commands <- msg
 		}
-	}()
+	})
 	return p
 }
 

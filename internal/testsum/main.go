@@ -66,6 +66,9 @@ func (s *sum) take(e event) {
 		}
 		return
 	}
+	if e.Action != "fail" && strings.Contains(out, raced) {
+		s.failures = append(s.failures, key+", or what ran beside it\n"+out)
+	}
 	switch e.Action {
 	case "pass":
 		s.passed++
@@ -76,6 +79,10 @@ func (s *sum) take(e event) {
 		s.skips = append(s.skips, short(e.Package)+" "+e.Test+": "+reason(out))
 	}
 }
+
+// raced begins what the race detector says. It says it in whatever test wrote
+// last, which may pass while another one is blamed.
+const raced = "WARNING: DATA RACE"
 
 func short(pkg string) string { return strings.TrimPrefix(pkg, "github.com/tapecast/tapecast/") }
 

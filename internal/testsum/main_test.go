@@ -28,3 +28,13 @@ func TestAFailureKeepsItsOutput(t *testing.T) {
 	require.Equal(t, 1, s.failed)
 	require.Contains(t, s.failures[0], "it broke")
 }
+
+func TestARaceIsShownWhereverItWasPrinted(t *testing.T) {
+	s := sum{output: map[string][]string{}}
+	s.take(event{Action: "output", Package: "p", Test: "TestA/inner", Output: "WARNING: DATA RACE\nRead at 0x1 by goroutine 7:\n"})
+	s.take(event{Action: "pass", Package: "p", Test: "TestA/inner"})
+	s.take(event{Action: "fail", Package: "p", Test: "TestA"})
+	require.Equal(t, 1, s.failed)
+	require.Len(t, s.failures, 2)
+	require.Contains(t, s.failures[0], "by goroutine 7")
+}
