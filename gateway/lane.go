@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapecast/tapecast/gateway/feed"
 	"github.com/tapecast/tapecast/internal/protocol"
+	"github.com/tapecast/tapecast/internal/sabotage"
 )
 
 // lane writes for those sessions of a shard that stand at one place of one
@@ -133,6 +134,7 @@ func (sh *shard) seat(s *session, now time.Time) {
 		}
 		ahead = ahead || sub.cursors[p].next > l.at[p]
 	}
+	ahead = ahead && !sabotage.Is(sabotage.LaneAhead)
 	sub.hold.Park()
 	l.ahead = l.ahead || ahead
 	s.loose = false
@@ -189,7 +191,9 @@ func (sh *shard) unseat(s *session) {
 		return
 	}
 	l.sync(s)
-	s.sub.wakeAll()
+	if !sabotage.Is(sabotage.LaneParted) {
+		s.sub.wakeAll()
+	}
 	l.leave(s)
 	sh.wake(s)
 }
@@ -240,7 +244,7 @@ func (l *lane) forget(key string, m *keyedSeat) {
 
 // sync brings a member's cursors to where the lane stands. It keeps its seat.
 func (l *lane) sync(s *session) {
-	if s.loose {
+	if s.loose || sabotage.Is(sabotage.LaneSync) {
 		return
 	}
 	for p := range s.sub.cursors {

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"time"
+
+	"github.com/tapecast/tapecast/internal/sabotage"
 )
 
 // pass reads what has come and writes it to the members, once. A lane that has
@@ -63,6 +65,9 @@ func (m *keyedSeat) unpick() {
 func (l *lane) send() {
 	st := &l.shard.stretch
 	var b block
+	if sabotage.Is(sabotage.LaneEarly) {
+		l.advance()
+	}
 	for k := range l.whole {
 		k := wireKind(k) //nolint:gosec // below wireKinds
 		if l.ahead {
@@ -139,6 +144,9 @@ func (l *lane) give(m *seat, b *block, k wireKind, p picks) (stays bool) {
 	var rest []byte
 	if n < size {
 		rest, events = sh.stretch.rest(b, k, p, n)
+		if sabotage.Is(sabotage.RestByte) {
+			rest = rest[1:]
+		}
 		size = n + len(rest)
 	}
 	sh.tally.events += events

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/protocol"
+	"github.com/tapecast/tapecast/internal/sabotage"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
@@ -46,6 +47,9 @@ func place(topic string, w *protocol.Subscribe, f *facts) (placement, *protocol.
 		p.from = map[int32]int64{}
 		for part, b := range f.bounds {
 			p.from[part] = b.Start
+			if sabotage.Is(sabotage.LateEarliest) {
+				p.from[part] = min(b.Start+1, b.End)
+			}
 		}
 	case protocol.FromTime:
 		p.from = f.at

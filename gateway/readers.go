@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tapecast/tapecast/internal/sabotage"
 )
 
 // readers read for plain sockets, on Linux, without a goroutine for each: a
@@ -190,7 +192,9 @@ func (r *readers) serve(t *socket, p *parser) {
 			return
 		}
 	}
-	t.parser = p
+	if !sabotage.Is(sabotage.ReaderDrop) {
+		t.parser = p
+	}
 	r.push(t)
 }
 

@@ -1,5 +1,7 @@
 package gateway
 
+import "github.com/tapecast/tapecast/internal/sabotage"
+
 // mark is an event in a block, with what it takes to take it back: a socket
 // that does not take a whole write owes its client the rest of one frame, and
 // what was to follow is read again. So a client that does not read holds no
@@ -49,6 +51,9 @@ func (b *block) undo(i int) {
 	for n := len(b.marks) - 1; n >= i; n-- {
 		m := &b.marks[n]
 		cur := &m.sub.cursors[m.place]
+		if sabotage.Is(sabotage.NoUndo) {
+			continue
+		}
 		cur.next, cur.time, cur.ready = m.next, m.time, true
 		if !m.sub.live {
 			m.sub.replayed--

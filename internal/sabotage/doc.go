@@ -10,4 +10,14 @@ const (
 	NoFill         = "no bypass, gaps are not filled"
 	NoFilter       = "no filter by key at the gateway"
 	GroupReader    = "the group Reader for the generation loop"
+	LateEarliest   = "earliest begins behind the log's first record"
+
+	// Of lanes, sockets that are full and epoll readers.
+	LaneAhead  = "a lane takes who is ahead of it for one who is not"
+	LaneSync   = "a lane's members do not learn where it stands"
+	LaneEarly  = "a lane goes on before it has sent"
+	LaneParted = "who leaves a lane is not told to look"
+	RestByte   = "a full socket's rest lacks a byte"
+	NoUndo     = "what a full socket did not take is not taken back"
+	ReaderDrop = "a reader drops what it has when it goes behind the others"
 )
