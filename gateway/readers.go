@@ -192,9 +192,7 @@ func (r *readers) serve(t *socket, p *parser) {
 			return
 		}
 	}
-	if !sabotage.Is(sabotage.ReaderDrop) {
-		t.parser = p
-	}
+	t.parser = p
 	r.push(t)
 }
 
@@ -224,7 +222,9 @@ func (r *readers) park(t *socket, p *parser) {
 // suspend has nobody read until the session's loop has taken what it has.
 // false: it has already.
 func (r *readers) suspend(t *socket, p *parser) bool {
-	t.parser = p
+	if !sabotage.Is(sabotage.ReaderDrop) {
+		t.parser = p
+	}
 	if t.sess.whenRoom(func() { r.push(t) }) {
 		return true // it is somebody else's from here on
 	}

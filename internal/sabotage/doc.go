@@ -19,5 +19,5 @@ const (
 	LaneParted = "who leaves a lane is not told to look"
 	RestByte   = "a full socket's rest lacks a byte"
 	NoUndo     = "what a full socket did not take is not taken back"
-	ReaderDrop = "a reader drops what it has when it goes behind the others"
+	ReaderDrop = "a reader that waits for room drops what it has"
 )
