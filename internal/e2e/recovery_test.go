@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapecast/tapecast/client"
@@ -148,6 +151,40 @@ type row struct {
 	do   func()
 }
 
+// failover kills a broker for 5 s, and returns how long Kafka took to name
+// another leader for what that broker led of a topic. Nobody gets an event of
+// those partitions before that.
+func failover(t *testing.T, ctx context.Context, c *brokertest.Cluster, topic string) (took time.Duration) {
+	t.Helper()
+	const dead = 1 // its node id: that of the first broker
+	kc, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()[1:]...), kgo.MetadataMinAge(10*time.Millisecond))
+	require.NoError(t, err)
+	adm, killed := kadm.NewClient(kc), time.Now()
+	var g errgroup.Group
+	g.Go(func() error {
+		defer kc.Close()
+		for {
+			mctx, cancel := context.WithTimeout(ctx, time.Second)
+			md, err := adm.Metadata(mctx, topic)
+			cancel()
+			led := func(p kadm.PartitionDetail) bool { return p.Leader == dead || p.Leader < 0 }
+			if err == nil && !slices.ContainsFunc(md.Topics[topic].Partitions.Sorted(), led) {
+				took = time.Since(killed)
+				return nil
+			}
+			if time.Since(killed) > time.Minute {
+				return errors.New("a minute, and no other leader")
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	c.Kill(0)
+	time.Sleep(5 * time.Second)
+	require.NoError(t, c.Restart(0))
+	require.NoError(t, g.Wait())
+	return took
+}
+
 // TestRecoveryTimes measures how long feeds pause. Its table is the one of
 // docs/RELIABILITY.md.
 func TestRecoveryTimes(t *testing.T) {
@@ -202,6 +239,7 @@ func TestRecoveryTimes(t *testing.T) {
 		p.awaitReady(time.Minute)
 		s.fanouts = append(s.fanouts, p)
 	}
+	var elected time.Duration
 	rows := []row{
 		{"nothing", func() {}},
 		{"a fan-out joins", third},
@@ -212,7 +250,7 @@ func TestRecoveryTimes(t *testing.T) {
 		{"a gateway is killed (its clients go to the other)", func() { s.gateways[0].kill() }},
 		{"the gateway comes back", func() { s.gateways[0].restart() }},
 		{"a gateway is drained (SIGTERM)", func() { s.gateways[1].stop(syscall.SIGTERM); s.gateways[1].restart() }},
-		{"a broker of three is killed, and comes back", func() { c.Kill(0); time.Sleep(5 * time.Second); require.NoError(t, c.Restart(0)) }},
+		{"a broker of three is killed, and comes back", func() { elected = failover(t, ctx, c, topic) }},
 		{"rolling restart of fan-outs and gateways", func() {
 			for _, p := range append(slices.Clone(s.fanouts[:2]), s.gateways...) {
 				p.stop(syscall.SIGTERM)
@@ -245,6 +283,9 @@ func TestRecoveryTimes(t *testing.T) {
 		}
 		slices.Sort(all)
 		fmt.Fprintf(&table, "| %s | %s | %s |\n", r.what, all[len(all)/2].Round(10*time.Millisecond), all[len(all)-1].Round(10*time.Millisecond))
+	}
+	if elected > 0 {
+		fmt.Fprintf(&table, "| of which: until Kafka named other leaders | | %s |\n", elected.Round(10*time.Millisecond))
 	}
 	if !only.MatchString("storm") {
 		return
