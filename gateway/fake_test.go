@@ -56,6 +56,7 @@ type fakeTopic struct {
 	taps   map[*fakeTap]bool
 	gone   bool
 	frames map[*feed.Event]string // data as JSON; "poison", "wait"
+	homes  map[*feed.Event]int    // their partitions
 }
 
 type fakeLog struct {
@@ -77,7 +78,7 @@ func epochOf(n byte) (id stream.TopicID) {
 func (f *fakeFeed) add(name string, partitions int) *fakeTopic {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &fakeTopic{name: name, id: epochOf(1), subs: map[*fakeHold]bool{}, taps: map[*fakeTap]bool{}, frames: map[*feed.Event]string{}}
+	t := &fakeTopic{name: name, id: epochOf(1), subs: map[*fakeHold]bool{}, taps: map[*fakeTap]bool{}, frames: map[*feed.Event]string{}, homes: map[*feed.Event]int{}}
 	for range partitions {
 		t.parts = append(t.parts, &fakeLog{})
 	}
@@ -87,6 +88,17 @@ func (f *fakeFeed) add(name string, partitions int) *fakeTopic {
 
 // produce appends one event and wakes.
 func (f *fakeFeed) produce(topic string, partition int, key, data string) int64 {
+	return f.append(topic, partition, key, data, data).Offset
+}
+
+// produceLate appends one event whose schema is known once come is called.
+func (f *fakeFeed) produceLate(topic string, partition int, key, data string) (come func()) {
+	e := f.append(topic, partition, key, data, "wait")
+	return func() { f.change(topic, func(t *fakeTopic) { t.frames[e] = data }) }
+}
+
+// append appends one event that is shown as frame, and wakes.
+func (f *fakeFeed) append(topic string, partition int, key, data, frame string) *feed.Event {
 	f.mu.Lock()
 	t := f.topics[topic]
 	l := t.parts[partition]
@@ -97,13 +109,13 @@ func (f *fakeFeed) produce(topic string, partition int, key, data string) int64 
 	if data == "null" {
 		e.Value = nil
 	}
-	t.frames[e] = data
+	t.frames[e], t.homes[e] = frame, partition
 	l.events = append(l.events, e)
 	l.end++
 	subs := t.wakes(false)
 	f.mu.Unlock()
 	wake(subs)
-	return e.Offset
+	return e
 }
 
 // wakes lists whom an event wakes, or with all whatever else may happen.
@@ -164,7 +176,7 @@ func (f *fakeFeed) Open(topic string, keys [][]byte, wake func()) (hold, error) 
 	if !ok || t.gone {
 		return nil, fmt.Errorf("open: %w", stream.ErrUnknownTopic)
 	}
-	h := &fakeHold{feed: f, topic: t, wake: wake, id: t.id, parts: len(t.parts), all: keys == nil, keys: map[string]bool{}}
+	h := &fakeHold{feed: f, topic: t, wake: wake, id: t.id, parts: len(t.parts), all: keys == nil, keys: map[string]bool{}, logs: t.parts}
 	for _, k := range keys {
 		h.keys[string(k)] = true
 	}
@@ -180,6 +192,7 @@ type fakeHold struct {
 	wake   func()
 	id     stream.TopicID
 	parts  int
+	logs   []*fakeLog // of its incarnation, as last seen
 	all    bool
 	keys   map[string]bool
 	closed bool
@@ -192,6 +205,14 @@ func (h *fakeHold) lock() func() {
 		panic("a closed hold is used")
 	}
 	return h.feed.mu.Unlock
+}
+
+// own lists the logs of the hold's incarnation.
+func (h *fakeHold) own() []*fakeLog {
+	if h.id == h.topic.id {
+		h.logs = h.topic.parts
+	}
+	return h.logs
 }
 
 func (h *fakeHold) Close() {
@@ -220,7 +241,7 @@ func (h *fakeHold) Partitions() (out []int32) {
 func (h *fakeHold) Live() (map[int32]int64, bool) {
 	defer h.lock()()
 	out := map[int32]int64{}
-	for i, l := range h.topic.parts {
+	for i, l := range h.own() {
 		out[int32(i)] = l.end
 	}
 	return out, true
@@ -230,6 +251,9 @@ func (h *fakeHold) Bounds(context.Context) (map[int32]broker.Bounds, error) {
 	defer h.lock()()
 	if h.feed.away != nil {
 		return nil, h.feed.away
+	}
+	if h.id != h.topic.id {
+		return nil, stream.ErrTopicChanged
 	}
 	out := map[int32]broker.Bounds{}
 	for i, l := range h.topic.parts {
@@ -242,6 +266,9 @@ func (h *fakeHold) OffsetsAt(_ context.Context, t time.Time) (map[int32]int64, e
 	defer h.lock()()
 	if h.feed.away != nil {
 		return nil, h.feed.away
+	}
+	if h.id != h.topic.id {
+		return nil, stream.ErrTopicChanged
 	}
 	out := map[int32]int64{}
 	for i, l := range h.topic.parts {
@@ -268,7 +295,7 @@ func (h *fakeHold) Read(partition int32, cursor int64, limit int) feed.Chunk {
 		c.Status = feed.Gone
 		return c
 	case h.id != h.topic.id:
-		h.id, h.parts = h.topic.id, len(h.topic.parts)
+		h.id, h.parts, h.logs = h.topic.id, len(h.topic.parts), h.topic.parts
 		c.Status = feed.Reset
 		return c
 	}
@@ -307,7 +334,7 @@ func (h *fakeHold) fill(c *feed.Chunk, l *fakeLog, limit int) {
 func (h *fakeHold) Scan(ctx context.Context, partition int32, from, to int64, fn func(feed.Chunk) bool) (int64, error) {
 	for {
 		unlock := h.lock()
-		l := h.topic.parts[partition]
+		l := h.own()[partition]
 		end := l.end
 		c := feed.Chunk{From: from, To: from}
 		if from < l.start {
@@ -339,12 +366,12 @@ func (h *fakeHold) Scan(ctx context.Context, partition int32, from, to int64, fn
 
 func (h *fakeHold) Head(partition int32) (int64, bool) {
 	defer h.lock()()
-	return h.topic.parts[partition].end, true
+	return h.own()[partition].end, true
 }
 
 func (h *fakeHold) Held(partition int32, offset int64) (broker.Bounds, bool) {
 	defer h.lock()()
-	l := h.topic.parts[partition]
+	l := h.own()[partition]
 	b := broker.Bounds{Start: max(l.start, l.tape), End: l.end}
 	return b, h.feed.held && h.id == h.topic.id && b.Start <= offset && offset <= b.End
 }
@@ -361,10 +388,8 @@ func (h *fakeHold) Frame(e *feed.Event, form feed.Form) ([]byte, error) {
 		return nil, errWait
 	}
 	b := []byte(`{"topic":` + strconv.Quote(h.topic.name))
-	for p, l := range h.topic.parts {
-		if p > 0 && slices.Contains(l.events, e) {
-			b = fmt.Appendf(b, `,"partition":%d`, p)
-		}
+	if p := h.topic.homes[e]; p > 0 {
+		b = fmt.Appendf(b, `,"partition":%d`, p)
 	}
 	if e.Key != nil {
 		b = fmt.Appendf(b, `,"key":%q`, e.Key)
