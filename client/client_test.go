@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,21 +49,54 @@ func (f *far) ack(id any, topic string) {
 	f.send(fmt.Sprintf(`{"event":"subscribed","id":%v,"topic":%q,"epoch":"E","from":{"0":0},"live":{"0":0},"resume":"exact"}`, id, topic))
 }
 
-// server runs a handler for each connection; r is the upgrade.
+// conns are the connections of a server whose handlers run. A handler that
+// begins when the test is over is not begun.
+type conns struct {
+	running sync.WaitGroup
+
+	mu   sync.Mutex
+	over bool              // guarded by mu
+	open []*websocket.Conn // guarded by mu
+}
+
+func (c *conns) admit(ws *websocket.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.running.Add(1)
+		c.open = append(c.open, ws)
+	}
+	return !c.over
+}
+
+// hangUp ends all of them, and waits for their handlers.
+func (c *conns) hangUp() {
+	c.mu.Lock()
+	c.over = true
+	for _, ws := range c.open {
+		_ = ws.Close()
+	}
+	c.mu.Unlock()
+	c.running.Wait()
+}
+
+// server runs a handler for each connection; r is the upgrade. A handler must
+// not wait for anything but its connection.
 func server(t testing.TB, handle func(f *far, r *http.Request)) string {
-	var running sync.WaitGroup
+	var all conns
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		running.Add(1)
-		defer running.Done()
 		up := websocket.Upgrader{Subprotocols: []string{"tapecast.avro", "tapecast.json.batch"}}
 		ws, err := up.Upgrade(w, r, nil)
 		if err != nil {
 			return
 		}
 		defer ws.Close()
-		handle(&far{t, ws}, r)
+		if all.admit(ws) {
+			defer all.running.Done()
+			handle(&far{t, ws}, r)
+		}
 	}))
-	t.Cleanup(func() { s.CloseClientConnections(); running.Wait(); s.Close() })
+	t.Cleanup(func() { all.hangUp(); s.Close() })
 	return "ws" + strings.TrimPrefix(s.URL, "http")
 }
 
@@ -91,9 +125,12 @@ func event(o int) string {
 }
 
 func TestCredentialsAreAskedForBeforeEachDial(t *testing.T) {
-	seen := make(chan string, 10)
+	seen := make(chan string, 2) // more connections come, which nobody looks at
 	url := server(t, func(f *far, r *http.Request) {
-		seen <- r.Header.Get("Authorization") + " " + r.Header.Get("X-App") + " " + r.Header.Get("Sec-WebSocket-Protocol")
+		select {
+		case seen <- r.Header.Get("Authorization") + " " + r.Header.Get("X-App") + " " + r.Header.Get("Sec-WebSocket-Protocol"):
+		default:
+		}
 	})
 	n := 0
 	dial(t, client.Options{
@@ -151,21 +188,20 @@ func TestGatewaysAreTriedInTurn(t *testing.T) {
 }
 
 func TestAConnectionThatSaysNothingIsGivenUp(t *testing.T) {
-	conns := make(chan struct{}, 10)
+	var conns atomic.Int32
 	url := server(t, func(f *far, _ *http.Request) {
-		conns <- struct{}{}
-		if len(conns) == 1 {
+		if conns.Add(1) == 1 {
 			f.ws.SetPingHandler(func(string) error { return nil }) // dead, but the kernel answers
 		}
 		for f.command() != nil { //nolint:revive // until it is cut
 		}
 	})
 	dial(t, client.Options{URLs: []string{url}, PingEvery: 20 * time.Millisecond})
-	require.Eventually(t, func() bool { return len(conns) >= 2 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return conns.Load() >= 2 }, 30*time.Second, time.Millisecond)
 }
 
 func TestContextOfASubscriptionEndsIt(t *testing.T) {
-	unsubscribed := make(chan map[string]any, 1)
+	unsubscribed := make(chan map[string]any, 2) // a connection each
 	url := server(t, func(f *far, _ *http.Request) {
 		f.ack(f.command()["id"], "t")
 		unsubscribed <- f.command()

@@ -27,10 +27,14 @@ type goDriver struct {
 	t      *testing.T
 	r      *record
 	c      *client.Client
-	mu     sync.Mutex // the script and the test both give orders
-	subs   map[string]*client.Subscription
 	cancel context.CancelFunc
 	ctx    context.Context
+
+	reading sync.WaitGroup // of all reads; close waits for it
+
+	mu     sync.Mutex // the script and the test both give orders
+	subs   map[string]*client.Subscription
+	closed bool
 }
 
 func (d *goDriver) open(url string, r *record) {
@@ -50,8 +54,12 @@ func (d *goDriver) open(url string, r *record) {
 }
 
 func (d *goDriver) close() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
 	d.cancel()
 	d.c.Close()
+	d.reading.Wait()
 }
 
 func (d *goDriver) position(as string) json.RawMessage {
@@ -70,9 +78,12 @@ func place(raw json.RawMessage) client.From {
 	return client.Raw(raw)
 }
 
-func (d *goDriver) order(o order) {
+func (d *goDriver) order(o order) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return errors.New("the client is closed")
+	}
 	switch o.Do {
 	case "subscribe":
 		opt := client.SubscribeOptions{Keys: o.Keys, From: place(o.From), Until: client.Raw(o.Until), Mode: o.Mode, IntervalMs: o.IntervalMs, Buffer: o.Buffer}
@@ -84,17 +95,19 @@ func (d *goDriver) order(o order) {
 		s, err := d.c.Subscribe(d.ctx, o.Topic, opt)
 		if err != nil {
 			d.over(o.As, err)
-			return
+			return nil
 		}
 		d.subs[o.As] = s
 		if !o.Hold {
-			go d.read(o.As, s)
+			d.reading.Go(func() { d.read(o.As, s) })
 		}
 	case "read":
-		go d.read(o.As, d.subs[o.As])
+		s := d.subs[o.As]
+		d.reading.Go(func() { d.read(o.As, s) })
 	case "close":
 		d.subs[o.As].Close()
 	}
+	return nil
 }
 
 // read ends with the client.

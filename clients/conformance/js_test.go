@@ -161,11 +161,16 @@ func (s *said) line() string {
 	return f.Kind
 }
 
-func (d *jsDriver) tell(v any) {
+// tell is for the script's goroutines as well: it does not end a test.
+func (d *jsDriver) tell(v any) error {
 	b, err := json.Marshal(v)
-	require.NoError(d.t, err)
-	_, err = d.in.Write(append(b, '\n'))
-	require.NoError(d.t, err)
+	if err == nil {
+		_, err = d.in.Write(append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("tell the driver: %w", err)
+	}
+	return nil
 }
 
 func (d *jsDriver) open(url string, r *record) {
@@ -174,18 +179,18 @@ func (d *jsDriver) open(url string, r *record) {
 	d.r = r
 	run := d.run
 	d.mu.Unlock()
-	d.tell(map[string]any{"do": "open", "run": run, "urls": []string{url}, "options": map[string]any{"minBackoff": 1, "maxBackoff": 20}})
+	require.NoError(d.t, d.tell(map[string]any{"do": "open", "run": run, "urls": []string{url}, "options": map[string]any{"minBackoff": 1, "maxBackoff": 20}}))
 }
 
-func (d *jsDriver) order(o order) { d.tell(o) }
+func (d *jsDriver) order(o order) error { return d.tell(o) }
 
 func (d *jsDriver) position(as string) json.RawMessage {
-	d.tell(order{Do: "position", As: as})
+	require.NoError(d.t, d.tell(order{Do: "position", As: as}))
 	require.True(d.t, d.r.await(func() bool { return d.r.positions[as] != nil }))
 	return d.r.positions[as]
 }
 
 func (d *jsDriver) close() {
-	d.tell(map[string]string{"do": "end"})
+	require.NoError(d.t, d.tell(map[string]string{"do": "end"}))
 	require.True(d.t, d.r.await(func() bool { return slices.Contains(d.r.states, "closed") }))
 }

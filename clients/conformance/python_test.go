@@ -60,6 +60,6 @@ func (d *pythonDriver) listen(out io.Reader, r *record) {
 	}
 }
 
-func (d *pythonDriver) order(order)                     {}
+func (d *pythonDriver) order(order) error               { return nil }
 func (d *pythonDriver) position(string) json.RawMessage { return nil }
 func (d *pythonDriver) close()                          { d.stop() }

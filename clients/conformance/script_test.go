@@ -66,7 +66,7 @@ type order struct {
 // driver is a client under test. What it hands out goes to the record.
 type driver interface {
 	open(url string, r *record)
-	order(o order)
+	order(o order) error // for any goroutine
 	position(as string) json.RawMessage
 	close()
 }
@@ -143,7 +143,7 @@ func play(t *testing.T, s script, d driver) {
 	defer d.close()
 	for _, o := range s.Subscribe {
 		o.Do = "subscribe"
-		d.order(o)
+		require.NoError(t, d.order(o))
 	}
 	select {
 	case <-g.done:
@@ -336,7 +336,7 @@ func (p *peer) step(st step) error {
 			return fmt.Errorf("awaited %v in vain\n%s", st.Await, p.g.record)
 		}
 	case st.Do != nil:
-		p.g.driver.order(*st.Do)
+		return p.g.driver.order(*st.Do)
 	case st.Ping:
 		if err := p.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(limit)); err != nil {
 			return err
