@@ -48,8 +48,9 @@ type route struct {
 }
 
 // Dial starts a client. It returns at once: the connection is made, and made
-// again, in the background; a gateway that is away is no error here. ctx bounds
-// the life of the client.
+// again, in the background; a gateway that is away is no error here, see
+// [Options.OnState]. The one error is Options without a URL. ctx bounds the life
+// of the client.
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
@@ -259,9 +260,10 @@ func closeVerdict(v verdict, err error) verdict {
 	return v
 }
 
-// Subscribe starts a subscription; ctx bounds its life. What the gateway has
-// against it (an unknown topic, say) comes from Next. Two subscriptions of a
-// client may not share keys of one topic: an Error with the code overlap.
+// Subscribe starts a subscription; ctx bounds its life. It returns at once: what
+// the gateway has against it (an unknown topic, say) comes from Next. Two
+// subscriptions of a client may not share keys of one topic: an *Error with the
+// code overlap. A client that has ended returns what ended it, see Err.
 func (c *Client) Subscribe(ctx context.Context, topic string, o SubscribeOptions) (*Subscription, error) {
 	s := newSubscription(c, topic, o)
 	c.mu.Lock()

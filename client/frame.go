@@ -74,7 +74,7 @@ type Frame struct {
 }
 
 // Decode unmarshals a data frame's value: JSON, or Avro by Options.DecodeAvro.
-// A tombstone leaves v as it is.
+// A tombstone leaves v as it is. Any other kind of frame is an error.
 func (f *Frame) Decode(v any) error {
 	switch {
 	case f.Kind != KindData:
@@ -158,11 +158,12 @@ func (o *offsets) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Error is an error that the gateway reported.
+// Error is an error that the gateway reported, or the client itself (overlap;
+// "close 4500" and the like for a connection that was closed without a word).
 type Error struct {
-	Code    string // a stable word
-	Message string
-	Retry   bool // the same may succeed later
+	Code    string // a stable word, from the closed list of docs/PROTOCOL.md, "Errors": unknown_topic, invalid, ...
+	Message string // for people; may change
+	Retry   bool   // the same may succeed later. The client does so by itself
 }
 
 func (e *Error) Error() string {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// From says where a subscription begins, or (as Until) ends. The zero value is
-// live, or never.
+// From says where a subscription begins, or (as Until) ends: before that place.
+// The zero value is live, or never.
 type From struct {
 	wire json.RawMessage
 	at   *Position // a position that a client held
@@ -27,15 +27,16 @@ func Live() From { return From{wire: json.RawMessage(`"live"`)} }
 // Earliest begins at the first retained offset.
 func Earliest() From { return From{wire: json.RawMessage(`"earliest"`)} }
 
-// Last begins n matching events back.
+// Last begins n matching events back: 1 to 10,000, found among the last million offsets.
 func Last(n int) From { return From{wire: json.RawMessage(`{"last":` + strconv.Itoa(n) + `}`)} }
 
-// Time begins at the first event at or after t.
+// Time begins at the first event at or after t, by the records' timestamps; a
+// time after the newest is live. As Until it must not lie in the future.
 func Time(t time.Time) From {
 	return From{wire: mustJSON(map[string]string{"time": t.UTC().Format(time.RFC3339Nano)})}
 }
 
-// Offset begins at an offset of a topic with one partition.
+// Offset begins at an offset of a topic with one partition: the next one wanted.
 func Offset(o int64) From { return From{wire: mustJSON(map[string]int64{"offset": o})} }
 
 // Offsets begins at the next offsets that a client holds; epoch is the topic's

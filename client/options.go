@@ -11,7 +11,7 @@ import (
 
 // Options of a Client. The zero value of every field but URLs is a default.
 type Options struct {
-	URLs   []string     // gateways, ws:// or wss://; the next is tried after a failure
+	URLs   []string     // gateways, ws://HOST:PORT/ws or wss://...; the next is tried after a failure
 	Header http.Header  // sent with each upgrade, e.g. Authorization
 	Logger *slog.Logger // default: silent
 

@@ -7,14 +7,23 @@ import (
 	"time"
 )
 
-// SubscribeOptions of one subscription.
+// SubscribeOptions of one subscription. The zero value is every event from now
+// on. What the gateway does not take (its limits are those of docs/PROTOCOL.md)
+// ends the subscription with an [*Error], code invalid.
 type SubscribeOptions struct {
-	Keys       []string // nil = all keys
-	From       From
-	Until      From           // zero = no end
-	Mode       string         // "", "all", "latest" or "snapshot"
-	IntervalMs int            // latest: at most one event per key in that time
-	Extra      map[string]any // further fields of the command, e.g. on_slow
+	Keys  []string // 1 to 10,000, of at most 4,096 bytes; nil = all keys
+	From  From     // where to begin; zero = live. Not with the mode snapshot
+	Until From     // where to end, with [ErrEnd]; zero = never. Live() is the end as it is when first asked
+
+	// Mode is "all" (every event; also ""), "latest" (the newest of each key, at
+	// most one in IntervalMs) or "snapshot" (the newest of each key, then every event).
+	Mode       string
+	IntervalMs int // mode latest: milliseconds, 50 to 60,000; 0 = 250, the gateway's default
+
+	// Extra are further fields of the command; what is set otherwise goes first.
+	// {"on_slow": "latest"} asks for the newest of each key, after a gap, instead
+	// of a replay, where this client falls off the gateway's memory.
+	Extra map[string]any
 
 	Buffer   int       // bytes; 0 = as Options.Buffer says
 	Overflow *Overflow // nil = as Options.Overflow says
@@ -137,8 +146,9 @@ func (s *Subscription) command() (id int64, text []byte) {
 	if s.wire == 0 {
 		s.wire = s.c.nextID.Add(1)
 	}
-	m := map[string]any{"cmd": "sub", "id": s.wire, "topic": s.topic}
+	m := map[string]any{}
 	maps.Copy(m, s.opt.Extra)
+	m["cmd"], m["id"], m["topic"] = "sub", s.wire, s.topic
 	if s.opt.Keys != nil {
 		m["keys"] = s.opt.Keys
 	}
