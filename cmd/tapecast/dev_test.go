@@ -295,13 +295,11 @@ func TestATakenPortOrDirectoryNamesTheFlag(t *testing.T) {
 	addr := strings.TrimPrefix(d.http, "http://")
 	free := []string{"--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0"}
 	for _, flag := range []string{"--listen", "--kafka-listen", "--registry-listen", "--admin-listen"} {
-		start := time.Now()
 		code, _, msg := call(t, nil, append(append([]string{"dev", "--data-dir", t.TempDir()}, free...), flag, addr)...)
 		require.Equal(t, 1, code, flag)
 		require.Contains(t, msg, addr+" is taken by another process", flag)
 		require.Contains(t, msg, "choose another address with "+flag, flag)
 		require.Equal(t, 1, strings.Count(msg, "\n"), "one clear error: %s", msg)
-		require.Less(t, time.Since(start), 30*time.Second)
 	}
 	code, _, msg := call(t, nil, append([]string{"dev", "--data-dir", data}, free...)...)
 	require.Equal(t, 1, code)
