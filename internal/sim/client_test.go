@@ -1,15 +1,19 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/tapecast/tapecast/internal/protocol"
 )
 
 // frame is whatever a gateway sends.
@@ -33,10 +37,11 @@ type frame struct {
 
 // player is one client over all its subscriptions.
 type player struct {
-	w    *world
-	rng  *rand.Rand
-	name string
-	line *line
+	w     *world
+	rng   *rand.Rand
+	name  string
+	line  *line
+	batch bool // it takes the form with several frames a message
 
 	// of the present subscription
 	life   *life
@@ -106,7 +111,10 @@ func (p *player) sleep(ctx context.Context, d time.Duration) {
 // connection is one WebSocket. It tells whether the goal is reached.
 func (p *player) connection(ctx context.Context) (done bool) {
 	addr := p.w.gateways[p.rng.IntN(len(p.w.gateways))].addr
-	d := websocket.Dialer{NetDialContext: p.line.dial, HandshakeTimeout: 5 * time.Second}
+	d := websocket.Dialer{NetDialContext: p.dial, HandshakeTimeout: 5 * time.Second}
+	if p.batch {
+		d.Subprotocols = []string{protocol.SubprotocolBatch}
+	}
 	conn, resp, err := d.DialContext(ctx, "ws://"+addr+"/ws", nil)
 	if resp != nil && resp.Body != nil {
 		_ = resp.Body.Close()
@@ -142,19 +150,30 @@ func (p *player) connection(ctx context.Context) (done bool) {
 			}
 			return false
 		}
-		var f frame
-		if err := json.Unmarshal(text, &f); err != nil {
-			p.fail("bad frame %s: %v", text, err)
-			return false
-		}
-		more := p.take(&f)
-		if p.finished() {
-			return true
-		}
-		if !more {
-			return false
+		for line := range bytes.SplitSeq(text, []byte("\n")) { // one, but in the batch form
+			var f frame
+			if err := json.Unmarshal(line, &f); err != nil {
+				p.fail("bad frame %s: %v", line, err)
+				return false
+			}
+			more := p.take(&f)
+			if p.finished() {
+				return true
+			}
+			if !more {
+				return false
+			}
 		}
 	}
+}
+
+// dial connects to a gateway, through the meddler if there is one.
+func (p *player) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := p.line.dial(ctx, network, addr)
+	if err == nil && p.w.meddler != nil {
+		c = p.w.meddler.Conn(c)
+	}
+	return c, err
 }
 
 // planned is how long this connection is to last; 0 = until it breaks.
@@ -312,9 +331,6 @@ func (p *player) data(f *frame) {
 	if p.epoch == "" {
 		p.fail("data before subscribed")
 		return
-	}
-	if p.w.bad == eventDeleted && p.rng.IntN(200) == 0 {
-		return // a proxy took it out of the stream
 	}
 	s := p.life.stretch(p.epoch, f.Partition, 0)
 	at := p.pos[f.Partition]

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/tapecast/tapecast/gateway/feed"
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/catalog"
+	"github.com/tapecast/tapecast/internal/meddler"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
@@ -54,7 +56,8 @@ type goal struct {
 // world is one simulated history.
 type world struct {
 	seed    uint64
-	bad     string // the known-bad behaviour of this world; "" = none
+	bad     string           // the known-bad behaviour of this world; "" = none
+	meddler *meddler.Meddler // between clients and gateways; nil = none
 	rng     *rand.Rand
 	net     *network
 	kfake   *kfake.Cluster
@@ -116,6 +119,9 @@ func newWorld(seed uint64, bad string) (*world, error) {
 		counts: map[string]int{}, goals: map[string]*goal{}, began: time.Now(),
 	}
 	w.clean = w.net.line()
+	if slices.Contains(meddler.Kinds(), meddler.Kind(bad)) {
+		w.meddler = meddler.New(meddler.Kind(bad), 200)
+	}
 	var err error
 	w.kfake, err = kfake.NewCluster(kfake.NumBrokers(3), kfake.ListenFn(w.net.listen), kfake.BrokerConfigs(map[string]string{
 		"log.cleaner.backoff.ms": "3600000", "group.min.session.timeout.ms": "1000",
