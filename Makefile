@@ -11,7 +11,7 @@ BENCHFLAGS ?=
 SCALEFLAGS ?=
 COMPOSE ?= docker compose
 
-.PHONY: prove prove-sim prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench bench-peers bench-compare bench-scale bench-docs bench-micro loadtest docker up down test-stack clean
+.PHONY: prove prove-sim prove-processes prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench bench-peers bench-compare bench-scale bench-docs bench-micro loadtest docker up down test-stack clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,18 +64,24 @@ PROVE_FOR ?= 200s
 PROVE_DELIVERIES ?= 5000000
 SEEDS ?= 1000
 FIRST ?= 1
-prove: prove-sim ## the proof of a commit: SEEDS simulated histories, PROVE_FOR of faults on three brokers, every client's history checked
+LANES ?= 40
+prove: prove-sim prove-processes ## the proof of a commit: SEEDS simulated histories, PROVE_FOR of faults on three brokers, every client's history checked
+
+prove-processes: ## its second part alone: processes on three Apache Kafka brokers, topics that change, a log that is cut
 	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=$(PROVE_FOR) TAPECAST_TEST_PROVE_DELIVERIES=$(PROVE_DELIVERIES) \
 	  $(GO) test -count 1 -timeout 60m -run '^TestProve$$' -v ./internal/e2e | grep -vE '^ *=== '
 	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^(TestTopicsChange|TestACutLogIsTold)$$' -v ./internal/e2e | grep -vE '^ *=== '
 
-prove-sim: ## its first part alone: SEEDS histories of the model and of the simulation (about a minute)
+prove-sim: ## its first part alone: SEEDS histories of the model and of the simulation, LANES over TCP (about a minute and a half)
 	TAPECAST_MODEL_SEEDS=$(SEEDS) TAPECAST_MODEL_FIRST=$(FIRST) $(GO) test -count 1 -run '^TestModel$$' -v ./internal/coverage | grep -vE '^ *=== '
 	TAPECAST_TEST_SIM_SEEDS=$(SEEDS) TAPECAST_TEST_SIM_FIRST=$(FIRST) $(GO) test -count 1 -timeout 30m -run 'TestSimulation|TestKeptSeeds' -v ./internal/sim | grep -vE '^ *(=== |--- PASS)'
+	TAPECAST_TEST_LANES_SEEDS=$(LANES) TAPECAST_TEST_LANES_FIRST=$(FIRST) TAPECAST_TEST_LANES_STEPS=300 $(GO) test -count 1 -timeout 30m -run '^TestLanesAgainstAModel$$' -v ./gateway | grep -vE '^ *(=== |--- PASS)'
 
 prove-controls: ## the proof's own proof: each known-bad behaviour has to turn it red
 	@out=$$(mktemp); trap 'rm -f $$out' EXIT; status=0; \
 	$(GO) test -count 1 -tags provebad -timeout 20m -run '^TestControls$$' -v ./internal/sim >$$out 2>&1 || status=1; \
+	$(GO) test -count 1 -tags provebad -timeout 20m -run '^TestLaneControls$$' -v ./gateway >>$$out 2>&1 || status=1; \
+	$(GO) test -count 1 -timeout 20m -run '^TestAMeddlingProxyIsNoticed$$' -v ./internal/e2e >>$$out 2>&1 || status=1; \
 	$(GO) test -count 1 -timeout 20m -run '^TestEachRuleTakenBackTurnsTheModelRed$$' -v ./internal/coverage >>$$out 2>&1 || status=1; \
 	grep '^control ' $$out || true; \
 	sed -nE 's|^ +--- PASS: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 red|p; s|^ +--- FAIL: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 GREEN|p' $$out; \
