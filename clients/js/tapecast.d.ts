@@ -4,6 +4,10 @@ export type Offsets = Record<string, number>
 /** Where a subscription stands: pass it as `from` to go on there, here or anywhere. */
 export interface Position { epoch: string, offsets: Offsets }
 
+/**
+ * Where to begin: with what comes, with what Kafka still has, so many matching events back (1 to 10,000), at a time (RFC 3339,
+ * milliseconds since 1970, or "-5m" before now), at the next offset wanted (topics of one partition; or by partition), or at a cursor.
+ */
 export type From =
   | 'live' | 'earliest'
   | { last: number }
@@ -12,6 +16,7 @@ export type From =
   | { offsets: Offsets, epoch?: string }
   | { cursor: string }
 
+/** Where to end, before that place: the end as it is when first asked, a time that is not in the future, or offsets. */
 export type Until = 'live' | { time: string | number } | { offset: number } | { offsets: Offsets }
 
 /** An event. Longs beyond 2^53 and decimals are strings in `data`; `null` = the key was deleted. */
@@ -79,25 +84,36 @@ export interface ClientOptions {
   maxBackoff?: number
   /** ms after which a connection that says nothing is given up. Default 45000. */
   silence?: number
-  /** Where positions are kept; default localStorage. */
+  /** Where positions are kept (`remember`), instead of sessionStorage and localStorage. */
   storage?: { getItem (key: string): string | null, setItem (key: string, value: string): void }
+  /** Told of the connection, in order. What a callback throws breaks nothing: it is reported as uncaught. */
   onstate?: (state: State) => void
+  /** Told of each breach of the feed's promise. */
   onviolation?: (violation: Violation) => void
 }
 
+/** What the gateway does not take ends the subscription: `onclose`, `error`, or the loop's exception, with its word as `code`. */
 export interface SubscribeOptions<T = unknown> {
+  /** 1 to 10,000 keys of at most 4,096 bytes; default: all. */
   keys?: string[]
+  /** Where to begin; default live. Not with mode snapshot. */
   from?: From
+  /** Where to end; default never. `live` is the end as it is when first asked. */
   until?: Until
+  /** Every event (default), the newest per key, or the state and every event after it. */
   mode?: 'all' | 'latest' | 'snapshot'
-  /** Mode latest: at most one event per key in that time. */
+  /** Mode latest: at most one event per key in that many milliseconds, 50 to 60,000. Default 250, the gateway's. */
   intervalMs?: number
+  /** What the gateway does for a client that falls off its memory: replay from Kafka (default), or a gap and the newest per key. */
   onSlow?: 'replay' | 'latest'
-  /** Further fields of the command. */
+  /** Further fields of the command, for newer gateways. */
   extra?: Record<string, unknown>
-  /** Keeps the position under this name (true: the topic's) in localStorage and goes on there after a reload. Not with mode snapshot. */
+  /**
+   * Keeps the position under this name (true: the topic's) in the tab's and the browser's storage, and goes on there instead of at `from`.
+   * One subscription for each name. Not with mode snapshot.
+   */
   remember?: string | true
-  /** Characters of frames held for a reader. Default 4 Mi. */
+  /** Characters of frames held for a reader. Default 4,194,304. Callbacks have no buffer. */
   buffer?: number
   /** What happens beyond: `block` parks the subscription at the gateway until half is read; `drop` gives up the oldest and reports a gap; `fail` ends it. Default block. */
   overflow?: 'block' | 'drop' | 'fail'
@@ -130,20 +146,28 @@ export class Subscription<T = unknown> implements AsyncIterable<Frame<T>> {
   readonly position: Position | null
   /** The next frame; undefined at the end. A frame counts as dealt with when the next one is asked for. */
   next (): Promise<Frame<T> | undefined>
+  /** Takes it back at the gateway, and notes its position. Frames that are buffered can still be read. */
   close (): void
   [Symbol.asyncIterator] (): AsyncGenerator<Frame<T>, void, void>
 }
 
 export class Client {
+  /** Gateways, `ws://` or `wss://`, tried in turn. It connects in the background. Throws a TypeError if none is named. */
   constructor (urls: string | string[], options?: ClientOptions)
   readonly state: State
   /** How many violations were noticed. */
   readonly violations: number
+  /** How often a connection was tried again. */
   readonly reconnects: number
   /** Why it is over; null while it lives. */
   readonly error: TapecastError | null
+  /**
+   * Returns at once; what the gateway has against it comes later. Throws a TapecastError `overlap` where another subscription of this
+   * client has some of these keys, or remembers under this name, and why the client is over, if it is.
+   */
   subscribe<T = unknown> (topic: string, options?: SubscribeOptions<T>): Subscription<T>
-  /** Cuts the connection and makes it anew at once. */
+  /** Cuts the connection and makes it anew at once: for callers who know that the network has changed. */
   reconnect (): void
+  /** Ends the client and its subscriptions, and notes their positions. */
   close (): void
 }

@@ -11,9 +11,10 @@ export class TapecastError extends Error {
   }
 }
 
-const LEAVE_AFTER = 30_000 // ms that a topic once had may be unknown to a gateway that has just started
-const STEADY = 2_000 // ms: a connection that lived that long begins a new backoff
-const SNAPSHOT_MAX = 64 << 20 // of a snapshot under way in a buffer that blocks
+const LEAVE_AFTER = 30_000 // ms that a gateway that has just started may not know a topic
+const STEADY = 2_000 // ms: such a connection begins a new backoff
+const PAGE_WAIT = 5_000 // ms for the tab's last page to end
+const SNAPSHOT_MAX = 64 << 20 // of a snapshot under way
 const BURST = 200 // commands at once; a gateway's default limits are 256 and 20 a second
 const RATE = 15 // commands a second
 
@@ -112,7 +113,7 @@ export class Subscription {
   #o
   #q = []
   #head = 0
-  #kept = [] // leaves first: gaps that stand for dropped events, and control frames among them
+  #kept = [] // leaves first: gaps for what was dropped, control frames
   #bytes = 0
   #wait = null
   #last = null // handed out, not yet done with
@@ -122,14 +123,16 @@ export class Subscription {
   #refusals = 0
   #lost = 0
   #push = false // callbacks take the frames
+  #from
 
   constructor (client, topic, o) {
     this.#c = client
     this.#o = o
     this.topic = topic
+    this.name = o.mode === 'snapshot' ? '' : o.remember === true ? topic : o.remember || ''
     this.keys = o.keys && new Set(o.keys)
     this.violations = []
-    this.phase = 'wanted' // asked, acked, parked, over
+    this.phase = 'wanted' // asked, acked, parked, held, over
     this.wire = 0
     this.due = 0
     this.error = null
@@ -137,12 +140,26 @@ export class Subscription {
     this.limit = o.buffer || 4 << 20
     this.overflow = o.overflow || 'block'
     this.#push = ['frame', 'data', 'gap', 'reset', 'live', 'subscribed', 'end'].some((k) => o['on' + k])
-    const from = o.from && o.from.offsets && o.from.epoch ? o.from : null
-    this.start = from && { ...from.offsets }
-    this.t = new Tracker(topic, o.mode === 'snapshot', from ? from.epoch : '', (v) => {
+    this._begin()
+  }
+
+  _begin (place) {
+    const from = this.#from = place ?? this.#o.from
+    const p = from && from.offsets && from.epoch ? from : null
+    this.start = p && { ...p.offsets }
+    this.t = new Tracker(this.topic, this.#o.mode === 'snapshot', p ? p.epoch : '', (v) => {
       if (this.violations.length < 100) this.violations.push(v)
-      client._violation(v)
+      this.#c._violation(v)
     })
+    this.phase = 'wanted'
+  }
+
+  // nothing more until _begin
+  _hold () {
+    this.#q = []
+    this.#kept = []
+    this.#head = this.#bytes = 0
+    this.phase = 'held'
   }
 
   /** Where the caller stands, after what it has dealt with: pass it as `from` to go on there; null = nowhere yet. */
@@ -159,20 +176,20 @@ export class Subscription {
   _command () {
     const o = this.#o
     const t = this.t
-    const cmd = { cmd: 'sub', id: this.wire ||= this.#c._id(), topic: this.topic, ...o.extra }
+    const cmd = { ...o.extra, cmd: 'sub', id: this.wire ||= this.#c._id(), topic: this.topic }
     let mode = o.mode
-    let from = o.from
+    let from = this.#from
     this.#ask = null
     if (t.next) {
       from = { epoch: t.epoch, offsets: { ...t.next } }
       this.#ask = { ...t.next }
-      if (mode === 'snapshot') mode = 'all' // it was taken; what is owed is what came after it
+      if (mode === 'snapshot') mode = 'all' // it was taken
     } else if (this.start) {
       this.#ask = this.start
     }
     if (this.keys) cmd.keys = [...this.keys]
     if (from !== undefined && from !== null) cmd.from = from
-    if (this.#until) cmd.until = { offsets: this.#until } // "live" meant the end as it was then
+    if (this.#until) cmd.until = { offsets: this.#until } // as "live" was then
     else if (o.until !== undefined) cmd.until = o.until
     if (mode && mode !== 'all') cmd.mode = mode
     if (o.intervalMs) cmd.interval_ms = o.intervalMs
@@ -224,7 +241,7 @@ export class Subscription {
     switch (kind) {
       case 'subscribed':
         if (t.acked(f.epoch, f.resume, f.from, this.#ask, this.#o.until !== undefined)) {
-          this.#park() // asked for again at once, with the new partitions
+          this.#park() // asked for again at once, with them
           this.phase = 'wanted'
           this.#c._kick()
           return
@@ -292,14 +309,14 @@ export class Subscription {
     return x
   }
 
-  // gives up the oldest frames: events become gaps, coverage is forgotten
+  // events become gaps, coverage is forgotten
   #drop () {
     while (this.#bytes > this.limit && this.#head < this.#q.length) {
       const x = this.#shift()
       const e = x.e
       this.#bytes -= x.n
       if (e.kind === 'data') {
-        if (!e.latest) this.#missing(e.partition, e.offset, e.offset + 1) // those lie in a gap that was reported
+        if (!e.latest) this.#missing(e.partition, e.offset, e.offset + 1) // those lie in a gap
       } else if (e.kind === 'gap' && e.cause !== 'epoch') {
         this.#missing(e.partition, e.from, e.to)
       } else if (e.kind !== 'heartbeat') {
@@ -357,7 +374,7 @@ export class Subscription {
         this.#handed ??= {}
         this.#move(e.at)
     }
-    this.#c._moved(this, this.#o.remember)
+    this.#c._moved(this)
   }
 
   #wake () {
@@ -379,7 +396,7 @@ export class Subscription {
   // true: it is asked for again later
   _again (e) {
     let starting = false
-    if (this.known && e.code === 'unknown_topic') { // a gateway that has just started may not have found it yet
+    if (this.known && e.code === 'unknown_topic') {
       this.#lost ||= Date.now()
       starting = Date.now() - this.#lost < LEAVE_AFTER
     }
@@ -444,9 +461,8 @@ export class Client {
   #ids = 0
   #sent = 0
   #sentAt = 0
-  #dirty = new Map()
+  #dirty = new Set()
   #save = null
-  #gone = false
 
   constructor (urls, options = {}) {
     this.#urls = [].concat(urls)
@@ -462,20 +478,21 @@ export class Client {
 
   /** Subscribes. Two subscriptions of a client may not share keys of one topic. */
   subscribe (topic, options = {}) {
-    const o = { ...options }
-    if (o.remember === true) o.remember = topic
-    if (o.remember && o.mode !== 'snapshot') o.from = this.#recall(o.remember) ?? o.from
-    const s = new Subscription(this, topic, o)
+    const s = new Subscription(this, topic, { ...options })
     if (this.error) throw this.error
     const r = this.#routes.get(topic) ?? { all: null, keys: new Map() }
     if (r.all || (s.keys ? [...s.keys].some((k) => r.keys.has(k)) : r.keys.size)) {
       throw new TapecastError('overlap', 'another subscription of this client has some of these keys of ' + topic)
     }
+    if (s.name && this.#subs.some((x) => x.name === s.name)) {
+      throw new TapecastError('overlap', 'another subscription of this client keeps its position as ' + s.name)
+    }
     this.#routes.set(topic, r)
     if (s.keys) for (const k of s.keys) r.keys.set(k, s)
     else r.all = s
     this.#subs.push(s)
-    this._kick()
+    if (s.name) this.#claim(s)
+    else this._kick()
     return s
   }
 
@@ -532,6 +549,7 @@ export class Client {
     else r.all = null
     if (!r.all && !r.keys.size) this.#routes.delete(s.topic)
     this.#flush()
+    this.#release(s)
   }
 
   _kick () {
@@ -616,7 +634,10 @@ export class Client {
     this.#flush()
     this.#drop()
     this.#listen(false)
-    for (const s of this.#subs.splice(0)) s._fail(error)
+    for (const s of this.#subs.splice(0)) {
+      this.#release(s)
+      s._fail(error)
+    }
     this.#turn({ phase: 'closed', error })
   }
 
@@ -707,46 +728,85 @@ export class Client {
     else if (!this.#leaving.size) this._violation({ kind: 'foreign', topic: f.topic, partition: f.partition || 0, offset: f.offset, next: 0 })
   }
 
-  // positions that outlive the page
+  // positions that outlive the page: the tab's, and the newest of all tabs
 
-  get #storage () {
-    try { return this.#o.storage ?? globalThis.localStorage } catch { return undefined } // it may be forbidden
+  #each (f) {
+    const own = this.#o.storage
+    for (const store of own ? [() => own] : [() => sessionStorage, () => localStorage]) {
+      try { f(store()) } catch {} // not there, forbidden, or full
+    }
   }
 
   #recall (name) {
-    try {
-      const p = JSON.parse(this.#storage?.getItem('tapecast:' + name))
-      return p && p.offsets && Object.keys(p.offsets).length ? p : undefined
-    } catch { return undefined }
+    let found
+    this.#each((store) => {
+      const p = JSON.parse(store.getItem('tapecast:' + name))
+      if (p?.offsets && Object.keys(p.offsets).length) found ??= p
+    })
+    return found
   }
 
-  _moved (s, name) {
-    if (!name) return
-    this.#dirty.set(name, s)
-    if (this.#gone) return this.#flush()
+  // Begins where the tab's last page stood, once that has ended: a browser may
+  // run this one before. Each page holds a lock.
+  #claim (s) {
+    const begin = () => {
+      s._begin(this.#recall(s.name))
+      this._kick()
+    }
+    const locks = globalThis.document && globalThis.navigator?.locks // not by plain http
+    if (!locks) return begin()
+    s._hold()
+    const turn = s.turn = {}
+    locks.request(`tapecast:${tab()}:${s.name}`, { signal: AbortSignal.timeout?.(PAGE_WAIT) }, () => s.turn === turn && new Promise((resolve) => {
+      s.free = resolve
+      begin()
+    })).catch(() => {
+      if (s.turn !== turn) return
+      tab(true) // a copy of another tab
+      begin()
+    })
+  }
+
+  #release (s) {
+    s.turn = null
+    s.free?.()
+    s.free = null
+  }
+
+  _moved (s) {
+    if (!s.name || s.phase === 'held') return
+    this.#dirty.add(s)
     this.#save ??= setTimeout(() => this.#flush(), 500)
   }
 
   #flush () {
     clearTimeout(this.#save)
     this.#save = null
-    for (const [name, s] of this.#dirty) {
-      try { this.#storage?.setItem('tapecast:' + name, JSON.stringify(s.position)) } catch {} // full, or forbidden
+    for (const s of this.#dirty) {
+      const text = JSON.stringify(s.position)
+      this.#each((store) => store.setItem('tapecast:' + s.name, text))
     }
     this.#dirty.clear()
   }
 
-  // the page's own news: a laptop that opens, a network that comes back
+  // a laptop that opens, a network that comes back
 
   #hidden = () => {
     if (globalThis.document?.visibilityState === 'hidden') this.#flush()
     else this.#look()
   }
 
-  // A page that is left may still be given events: then each is noted at once.
+  // A page that is left gets nothing more of what the next one goes on with; if
+  // it is shown again, it goes on behind that.
   #away = (e) => {
-    this.#gone = e.type === 'pagehide'
     this.#flush()
+    for (const s of this.#subs.filter((x) => x.name)) {
+      if (e.type === 'pagehide') {
+        this._take(s)
+        s._hold()
+        if (e.persisted) this.#release(s) // otherwise it ends with the page
+      } else if (e.persisted) this.#claim(s)
+    }
   }
 
   #look = () => {
@@ -755,7 +815,7 @@ export class Client {
       clearTimeout(this.#timer)
       this.#connect()
     } else if (this.#open && Date.now() - this.#heard > this.#o.silence / 3) {
-      this.reconnect() // timers stood still: the connection is most likely dead
+      this.reconnect() // timers stood still: it is most likely dead
     }
   }
 
@@ -769,7 +829,13 @@ export class Client {
   }
 }
 
-// Node 20 has no WebSocket of its own: ws or undici, if one is installed.
+function tab (anew) {
+  try {
+    return (!anew && sessionStorage.tapecast) || (sessionStorage.tapecast = Math.random())
+  } catch { return Math.random() }
+}
+
+// Node 20 has no WebSocket of its own.
 async function nodeWebSocket () {
   for (const name of ['ws', 'undici']) {
     try {
