@@ -89,6 +89,27 @@ func TestTheImageGetsAllOfTheProgram(t *testing.T) {
 	}
 }
 
+// Who follows README.md, docs/QUICKSTART.md and docs/CLIENTS.md has a clean
+// `git status` afterwards.
+func TestWhatTheDocsLeaveInAClone(t *testing.T) {
+	if out, err := exec.Command("git", "-C", "..", "rev-parse", "--is-inside-work-tree").CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: no git, or no clone: %s", out)
+	}
+	left := []string{
+		"tapecast-data/registry/schemas",                                          // make run
+		"bin/tapecast",                                                            // make build
+		"tapecast",                                                                // go build ./cmd/tapecast
+		"node_modules/ws/package.json", "clients/js/node_modules/ws/package.json", // npm install ws
+		"clients/js/tapecast-0.1.0.tgz", // npm pack
+	}
+	for _, file := range left {
+		require.NoError(t, exec.Command("git", "-C", "..", "check-ignore", "-q", "--no-index", file).Run(), "%s is not ignored", file)
+	}
+	for _, file := range []string{"cmd/tapecast/main.go", "clients/js/package.json", "README.md"} {
+		require.Error(t, exec.Command("git", "-C", "..", "check-ignore", "-q", "--no-index", file).Run(), "%s is ignored", file)
+	}
+}
+
 func TestThereIsMoreThanOneOfWhatCanFail(t *testing.T) {
 	s := compose(t).Services
 	require.Equal(t, 2, s["gateway"].Deploy.Replicas)

@@ -117,7 +117,7 @@ func banner(i app.DevInfo, tty bool) string {
 		fmt.Fprintf(&b, "  %-10s %-32s %s%s%s\n", what, where, dim, note, off)
 	}
 	fmt.Fprintf(&b, "%stapecast dev%s\n\n", bold, off)
-	line("page", i.HTTP+"/", "open it in a browser: subscribe and watch")
+	line("page", i.HTTP+"/", "the console: open it in a browser")
 	line("WebSocket", "ws://"+host+"/ws", "")
 	line("HTTP", i.HTTP+"/v1/topics", "events in and out; also /metrics /healthz /readyz")
 	if i.EmbeddedKafka {

@@ -35,7 +35,7 @@ func runTop(ctx context.Context, sys system, args []string) error {
 		"Show the flow through the stages: what came in, was routed, lies on sockets, waits. It reads the /metrics of the\n"+
 			"processes that you name, and adds up what they say; a process that does not answer is named, and missing in the sums.",
 		"tapecast top                                   # of tapecast dev",
-		"tapecast top --url http://127.0.0.1:9101 --url http://127.0.0.1:9102")
+		"tapecast top --url http://127.0.0.1:8091 --url http://127.0.0.1:8092 --url http://127.0.0.1:8093    # ingest, fan-out, gateway")
 	var f topFlags
 	fs.Var(&f.urls, "url", "`URL` of a process's admin listener (or dev's); may be repeated (default "+defaultMetrics+")")
 	fs.DurationVar(&f.every, "every", 2*time.Second, "time between two looks; rates are averages over it")
