@@ -97,7 +97,7 @@ func TestTraceCountsTheSessionsByTheirCursors(t *testing.T) {
 	require.Eventually(t, func() bool { return ask("2") == traceSessions{Matching: 1, Passed: 1} }, adminPatience, 10*time.Millisecond)
 	require.Eventually(t, func() bool { return ask("9") == traceSessions{Matching: 2, Waiting: 2} }, adminPatience, 10*time.Millisecond)
 	require.Equal(t, http.StatusNotFound, r.admin("/v1/admin/trace/nope/0/1", nil))
-	for _, at := range []string{"-1/0", "x/0", "0/-1", "0/x", "9999999999/0"} {
+	for _, at := range []string{"-1/0", "x/0", "0/-1", "0/x", "9999999999/0", "99/0"} {
 		require.Equal(t, http.StatusBadRequest, r.admin("/v1/admin/trace/price/"+at, nil), at)
 	}
 }

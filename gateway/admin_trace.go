@@ -61,6 +61,10 @@ func (s *Service) serveTrace(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &protocol.Error{Code: protocol.CodeUnknownTopic, Message: "no such topic"}, http.StatusNotFound)
 		return
 	}
+	if partition >= int64(len(f.Partitions)) {
+		refuseAdmin(w, "partition", fmt.Sprintf("%s has %d, from 0 on", topic, len(f.Partitions)))
+		return
+	}
 	out := traceAnswer{
 		Node: s.node(), Topic: topic, Partition: int32(partition), Offset: offset, Hops: map[string]int64{}, Notes: []string{},
 	}

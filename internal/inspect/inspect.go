@@ -236,7 +236,7 @@ func (i *Inspector) event(ctx context.Context, topic broker.Topic, partition int
 		return Event{}, nil
 	}
 	if err != nil {
-		return Event{}, fmt.Errorf("read %s/%d/%d: %w", topic.Name, partition, offset, err)
+		return Event{}, err // it says what was read, and where
 	}
 	if len(span.Records) == 0 || span.Records[0].Offset != offset {
 		return Event{}, nil
