@@ -61,7 +61,8 @@ func newArena(t *testing.T) (*arena, uint64) {
 	}
 	t.Logf("seed %d (replay with TAPECAST_TEST_PROVE_SEED)", seed)
 	a := &arena{t: t, rng: rand.New(rand.NewPCG(seed, 5)), cluster: brokertest.StartKafka(t, 3), counts: map[string]int{}}
-	a.proxies = newProxies(t, a.cluster)
+	via, upstream := a.cluster.Proxied()
+	a.proxies = newProxies(t, via, upstream)
 	a.stack = newStack(t, strings.Join(a.proxies.addrs, ","), 3, 3)
 	var err error
 	a.admin, err = kgo.NewClient(kgo.SeedBrokers(a.cluster.Addrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
