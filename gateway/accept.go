@@ -56,27 +56,44 @@ func (s *Service) serveSocket(w http.ResponseWriter, r *http.Request) {
 		s.o.Logger.Debug("upgrade failed", slog.Any("error", err))
 		return
 	}
-	if !s.startSocket(h.conn, wireOf(ws.Subprotocol()), s.terms, leave) {
-		leave()
-		_ = h.conn.Close()
-	}
+	s.startSocket(h.conn, wireOf(ws.Subprotocol()), s.terms, leave)
 }
 
-// startSocket starts a WebSocket's session: its loop and its reader.
-func (s *Service) startSocket(conn net.Conn, w wire, terms *terms, leave func()) bool {
+// startSocket starts a WebSocket's session: its loop and its reader. Where Run
+// does not run it closes the connection.
+func (s *Service) startSocket(conn net.Conn, w wire, terms *terms, leave func()) {
 	setSendBuffer(conn)
 	t := &socket{conn: conn, terms: terms}
 	sess := newSession(s.rules, w, t, s.o.Logger)
 	sess.ping = s.o.Ping
 	t.sess = sess
-	sess.card.remote = conn.RemoteAddr().String()
-	if tcp, ok := conn.(*net.TCPConn); ok && canAttempt {
-		if raw, err := tcp.SyscallConn(); err == nil {
-			t.raw, sess.socket = raw, t
-			return s.start(sess, "ws", leave, t.readLoop)
+	bodies := []func() error{t.readLoop}
+	if tcp, ok := conn.(*net.TCPConn); ok && canAttempt && s.attempts(t, tcp) {
+		sess.socket = t
+	} else {
+		bodies = append(bodies, sess.run)
+	}
+	if !s.start(sess, "ws", leave, bodies...) {
+		leave()
+		_ = t.conn.Close()
+	}
+}
+
+// attempts gives a socket what it takes to be written without waiting; one that
+// is going to be parked is taken over.
+func (s *Service) attempts(t *socket, tcp *net.TCPConn) bool {
+	s.mu.Lock()
+	parks := s.readers != nil
+	s.mu.Unlock()
+	var err error
+	if parks {
+		if conn, raw, err := takeOver(tcp); err == nil {
+			t.conn, t.raw = conn, raw
+			return true
 		}
 	}
-	return s.start(sess, "ws", leave, sess.run, t.readLoop)
+	t.raw, err = tcp.SyscallConn()
+	return err == nil
 }
 
 func wireOf(subprotocol string) wire {

@@ -26,16 +26,15 @@ const (
 )
 
 // card is what is known of a session without asking its loop. Static once the
-// session runs, but for asked and reason.
+// session runs, but for asked, rest and ending.
 type card struct {
 	number    uint64
 	transport string
-	remote    string
-	since     time.Time
+	since     moment
 
 	asked  atomic.Bool  // a question is on its way to the loop
 	rest   atomic.Int64 // bytes of a write that its socket has not taken
-	reason string       // why it ended; set by its loop, read by ended
+	ending *ending      // set by its loop, read by ended
 }
 
 // RegisterAdmin mounts GET /v1/admin/topics, GET /v1/admin/sessions and GET
@@ -173,12 +172,23 @@ func worse(a, b sessionView) int {
 func (s *session) face() sessionView {
 	c := &s.card
 	v := sessionView{
-		ID: c.number, Transport: c.transport, Remote: c.remote, Since: c.since.UnixMilli(), Subs: []subView{}, Buffered: c.rest.Load(),
+		ID: c.number, Transport: c.transport, Remote: s.remote(), Since: c.since.time().UnixMilli(), Subs: []subView{}, Buffered: c.rest.Load(),
 	}
 	if t, ok := s.out.(*socket); ok {
 		v.Buffered += unsent(t.conn)
 	}
 	return v
+}
+
+// remote is the client's address.
+func (s *session) remote() string {
+	switch out := s.out.(type) {
+	case *socket:
+		return out.conn.RemoteAddr().String()
+	case *httpStream:
+		return out.remote
+	}
+	return ""
 }
 
 // view is what the session says of itself. Called by its loop.
@@ -211,11 +221,11 @@ func (s *subscription) view(now time.Time) (v subView, behind int64) {
 	case s.live:
 		v.State = stateLive
 	}
-	if !s.behind.IsZero() {
-		v.Since = now.Sub(s.behind).Milliseconds()
+	if s.behind != 0 {
+		v.Since = momentOf(now).sub(s.behind).Milliseconds()
 	}
 	known := !s.busy && s.state == positioned
-	if s.live && s.behind.IsZero() { // what it does not want does not wake it: its cursor may stand still
+	if s.live && s.behind == 0 { // what it does not want does not wake it: its cursor may stand still
 		known = false
 		v.Behind = new(int64)
 	}
@@ -305,6 +315,6 @@ func (s *Service) remember(sess *session) {
 	}
 	now := time.Now()
 	s.closed = append(s.closed, closedView{
-		ID: c.number, Transport: c.transport, Remote: c.remote, Reason: c.reason, At: now.UnixMilli(), Lasted: now.Sub(c.since).Milliseconds(),
+		ID: c.number, Transport: c.transport, Remote: sess.remote(), Reason: c.ending.reason, At: now.UnixMilli(), Lasted: momentOf(now).sub(c.since).Milliseconds(),
 	})
 }

@@ -15,7 +15,7 @@ func (c *conversation) compose(b *block, now time.Time) (more bool) {
 	if c.composeReplies(b) {
 		return true
 	}
-	if !c.beatAt.IsZero() && !now.Before(c.beatAt) {
+	if c.beatAt != 0 && momentOf(now) >= c.beatAt {
 		c.composeHeartbeat(b, now)
 	}
 	more = c.composeEvents(b, now)
@@ -52,11 +52,11 @@ func (c *conversation) composeReplies(b *block) (more bool) {
 const beatSize = 32 << 10
 
 func (c *conversation) composeHeartbeat(b *block, now time.Time) {
-	c.beatAt, c.beatNow = now.Add(c.heartbeat), false
+	c.beatAt, c.beatNow = momentOf(now).add(c.heartbeat), false
 	low := c.lowest()
 	if len(low) == 0 {
 		if !c.anyLevel1() {
-			c.beatAt = time.Time{}
+			c.beatAt = 0
 		}
 		return
 	}
@@ -313,13 +313,14 @@ func (c *conversation) addGap(b *block, s *subscription, cur *cursor, g gap) {
 		return
 	}
 	c.flushGap(b, s)
-	s.gap = g
+	own := g
+	s.gap = &own
 }
 
 func (c *conversation) flushGap(b *block, s *subscription) {
 	if !s.gap.empty() {
-		c.report(b, s, s.gap)
-		s.gap = gap{}
+		c.report(b, s, *s.gap)
+		s.gap = nil
 	}
 }
 
@@ -350,14 +351,14 @@ func (c *conversation) endSub(b *block, s *subscription) {
 // watchLag looks how long a live subscription has not been at the head.
 func (c *conversation) watchLag(s *subscription, now time.Time) {
 	if !s.live || s.state != positioned || s.caughtUp() {
-		s.behind = time.Time{}
+		s.behind = 0
 		c.lagging(s, false)
 		return
 	}
-	if s.behind.IsZero() {
-		s.behind = now
+	if s.behind == 0 {
+		s.behind = momentOf(now)
 	}
-	lag := now.Sub(s.behind)
+	lag := momentOf(now).sub(s.behind)
 	c.lagging(s, lag > lagShown)
 	if c.maxLag > 0 && lag > c.maxLag {
 		c.slow = true
@@ -400,10 +401,10 @@ func (c *conversation) deadline() time.Time {
 			continue
 		}
 		for i := range s.cursors {
-			if s.cursors[i].ready && (at.IsZero() || s.cursors[i].flushAt.Before(at)) {
+			if s.cursors[i].ready && (at == 0 || s.cursors[i].flushAt < at) {
 				at = s.cursors[i].flushAt
 			}
 		}
 	}
-	return at
+	return at.time()
 }

@@ -46,20 +46,20 @@ type conversation struct {
 
 	subs    []*subscription
 	gathers []time.Duration // the holds of all subs there ever were, each once
-	turn    int
-	parts   int             // cursors of all subs
-	keys    int             // keys of all subs
-	reads   int             // in this turn
-	tasks   int             // running
-	asking  int             // commands that wait for the cluster's topics
 	waiting []*subscription // for a task
+	replies []reply
+	turn    int
+	parts   int   // cursors of all subs
+	keys    int   // keys of all subs
+	reads   int32 // in this turn
+	tasks   int32 // running
+	asking  int32 // commands that wait for the cluster's topics
 
-	replies   []reply
 	replySize int
-	beatAt    time.Time // next heartbeat; zero = none due
-	beatNow   bool      // a heartbeat is due before the next event
-	over      bool      // no task is started any more
-	slow      bool      // a subscription is further behind than allowed
+	beatAt    moment // next heartbeat; 0 = none due
+	beatNow   bool   // a heartbeat is due before the next event
+	over      bool   // no task is started any more
+	slow      bool   // a subscription is further behind than allowed
 	last      *protocol.Error
 	sink      func(*protocol.Error) bool // takes errors that cannot be told as frames; may be nil
 }
@@ -144,10 +144,7 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked int
 	if c.keys+len(cmd.Sub.Keys) > protocol.MaxKeys {
 		return &protocol.Error{Code: protocol.CodeTooManySubs, Message: fmt.Sprintf("a connection names at most %d keys; subscribe to all", protocol.MaxKeys)}
 	}
-	s := &subscription{id: cmd.ID, topic: cmd.Topic, sum: protocol.CursorTopic(cmd.Topic), wish: shared(&cmd.Sub), label: cmd.ID.Label()}
-	if s.label == "" {
-		s.label = s.topic
-	}
+	s := &subscription{id: cmd.ID, topic: cmd.Topic, sum: protocol.CursorTopic(cmd.Topic), wish: shared(&cmd.Sub)}
 	h, oerr := c.feed.Open(cmd.Topic, cmd.Sub.Keys, func() {
 		if !s.due.Swap(true) {
 			c.notify()
@@ -178,8 +175,8 @@ func (c *conversation) subscribe(cmd *protocol.Command, now time.Time, asked int
 			c.enqueue(s)
 		}
 	}
-	if s.level1() && c.beatAt.IsZero() {
-		c.beatAt = now.Add(c.heartbeat)
+	if s.level1() && c.beatAt == 0 {
+		c.beatAt = momentOf(now).add(c.heartbeat)
 	}
 	return nil
 }
@@ -294,6 +291,14 @@ func (c *conversation) list(id protocol.ID) {
 
 func (s *subscription) name() protocol.Label { return protocol.NewLabel(s.id, s.topic) }
 
+// label is how heartbeats name it.
+func (s *subscription) label() string {
+	if label := s.id.Label(); label != "" {
+		return label
+	}
+	return s.topic
+}
+
 // tellReset tells a level 1 client that its subscription begins anew.
 func (c *conversation) tellReset(b *block, s *subscription, cause string) {
 	c.metrics.resets.of(cause).Inc()
@@ -347,9 +352,9 @@ func (c *conversation) lowest() map[string]*subscription {
 		if !s.told() || !s.level1() {
 			continue
 		}
-		other, shared := out[s.label]
+		other, shared := out[s.label()]
 		if !shared {
-			out[s.label] = s
+			out[s.label()] = s
 			continue
 		}
 		low := &subscription{topic: s.topic, sum: s.sum, epoch: s.epoch, skipped: s.skipped + other.skipped, cursors: slices.Clone(s.cursors)}
@@ -359,7 +364,7 @@ func (c *conversation) lowest() map[string]*subscription {
 				low.cursors[i].time = min(low.cursors[i].time, o.time)
 			}
 		}
-		out[s.label] = low
+		out[s.label()] = low
 	}
 	return out
 }

@@ -24,6 +24,7 @@ type door struct {
 	maxSessions   int
 	maxPerIP      int
 	metrics       *metrics
+	leaveAny      func() // leave, where addresses are not counted
 
 	mu    sync.Mutex
 	open  int                // guarded by mu
@@ -179,6 +180,9 @@ func (d *door) admit(w http.ResponseWriter, r *http.Request) (leave func(), ok b
 		}
 		writeError(w, err, status)
 		return nil, false
+	}
+	if d.maxPerIP == 0 { // who leaves is the same as anybody
+		return d.leaveAny, true
 	}
 	return func() { d.leave(addr) }, true
 }

@@ -183,6 +183,7 @@ func New(o Options) (*Service, error) {
 		requireOrigin: o.RequireOrigin, trusted: o.TrustedProxies, maxSessions: o.MaxSessions, maxPerIP: o.MaxPerIP,
 		metrics: m, perIP: map[netip.Addr]int{}, shut: startingDoor,
 	}
+	d.leaveAny = func() { d.leave(netip.Addr{}) }
 	for _, origin := range o.Origins {
 		if origin == "*" {
 			d.anyOrigin = true
@@ -300,19 +301,11 @@ func (s *Service) start(sess *session, transport string, leave func(), bodies ..
 	if s.group == nil {
 		return false
 	}
-	g := s.metrics.sessions.of(transport)
-	g.Inc()
+	s.metrics.sessions.of(transport).Inc()
 	s.sessions[sess] = struct{}{}
 	s.started++
-	sess.card.number, sess.card.transport, sess.card.since = s.started, transport, time.Now()
-	sess.ended = func() {
-		s.mu.Lock()
-		delete(s.sessions, sess)
-		s.remember(sess)
-		s.mu.Unlock()
-		g.Dec()
-		leave()
-	}
+	sess.card.number, sess.card.transport, sess.card.since = s.started, transport, momentOf(time.Now())
+	sess.service, sess.leave = s, leave
 	sess.closed = make(chan struct{})
 	if sess.socket == nil {
 		sess.woken = make(chan struct{}, 1)
@@ -323,6 +316,17 @@ func (s *Service) start(sess *session, transport string, leave func(), bodies ..
 		s.group.Go(body)
 	}
 	return true
+}
+
+// ended is called when nothing of the session runs any more.
+func (s *session) ended() {
+	room := s.service
+	room.mu.Lock()
+	delete(room.sessions, s)
+	room.remember(s)
+	room.mu.Unlock()
+	room.metrics.sessions.of(s.card.transport).Dec()
+	s.leave()
 }
 
 // enter gives a session to a shard, and its socket to the readers. parked=false:

@@ -36,7 +36,7 @@ func (c *conversation) fellOff(s *subscription, cur *cursor, chunk feed.Chunk, n
 	if !s.wish.OnSlow || !s.live || !cur.onTape || chunk.Status != feed.Pending && !chunk.Replayed {
 		return false
 	}
-	if s.behind.IsZero() || now.Sub(s.behind) < lagShown {
+	if s.behind == 0 || momentOf(now).sub(s.behind) < lagShown {
 		return false // the gateway itself may have had to read a stretch
 	}
 	head, ok := s.hold.Head(cur.partition)
@@ -80,7 +80,7 @@ func (c *conversation) serveLatest(b *block, s *subscription, cur *cursor, now t
 	}
 	f.read = max(f.read, cur.next)
 	if len(f.sending) == 0 && f.after.empty() {
-		if !cur.ready || now.Before(cur.flushAt) {
+		if !cur.ready || momentOf(now) < cur.flushAt {
 			return false, false
 		}
 		if f.bytes < latestBytes && c.collect(b, s, cur) {
@@ -106,7 +106,7 @@ func (c *conversation) flushLatest(b *block, s *subscription, cur *cursor, now t
 	}
 	cur.next = max(cur.next, min(f.read, cur.until))
 	if sent {
-		cur.flushAt = now.Add(s.wish.Interval) // a key is in one partition
+		cur.flushAt = momentOf(now).add(s.wish.Interval) // a key is in one partition
 	}
 	return false, false
 }

@@ -130,6 +130,14 @@ func (p *parser) any() error {
 	return err
 }
 
+// wait waits for the next message's first bytes. What waits here has fewer
+// frames on its stack than what waits in gorilla.
+func (p *parser) wait() error {
+	p.edge, p.began = p.consumed(), 0
+	_, err := p.buf.Peek(1)
+	return err
+}
+
 // next reads a message. Control frames before it were handled; some=false:
 // nothing but these came.
 func (p *parser) next() (kind int, text []byte, some bool, err error) {

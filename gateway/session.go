@@ -41,31 +41,36 @@ type ending struct {
 // reaches it by its mailbox.
 type session struct {
 	// static after construction
-	conv  *conversation
-	out   transport
-	log   *slog.Logger
-	ping  time.Duration // 0 = none
-	ended func()        // called when nothing of the session runs any more
-	card  card
+	conv    *conversation
+	out     transport
+	log     *slog.Logger
+	ping    time.Duration // 0 = none
+	service *Service      // set by its start; nil in tests of a session alone
+	leave   func()        // the door
+	card    card
 
 	mailbox
 	shardState
 	woken  chan struct{} // to the loop; holds one; never closed; nil in a shard
 	closed chan struct{} // closed when the transport was told to close; nil = nobody waits for it
 
-	tasks *errgroup.Group // waited for by run; nil before the first
-
 	// owned by loop
-	taskCtx context.Context // ends with the session; nil before the first task
-	endTask context.CancelFunc
-	timer   *time.Timer
-	wrote   time.Time // the last events, if no more were due then: what comes rests for its hold
-	at      time.Time // when to turn without a wake, holds aside; zero = only with one
-	once    bool      // static: ends with its last subscription (the HTTP twin)
-	taken   bool      // a command came
-	left    bool      // commands wait until their answers have room
-	pingAt  time.Time
-	leaves  *leaving // set by a drain; nil = there is none
+	tasks  *tasks // nil before the first
+	timer  *time.Timer
+	wrote  time.Time // the last events, if no more were due then: what comes rests for its hold
+	at     time.Time // when to turn without a wake, holds aside; zero = only with one
+	pingAt moment
+	once   bool     // static: ends with its last subscription (the HTTP twin)
+	taken  bool     // a command came
+	left   bool     // commands wait until their answers have room
+	leaves *leaving // set by a drain; nil = there is none
+}
+
+// tasks are what a session runs beside its loop.
+type tasks struct {
+	group errgroup.Group  // waited for by finish
+	ctx   context.Context // ends with the session
+	end   context.CancelFunc
 }
 
 // leaving is when a session leaves a node that goes down.
@@ -77,7 +82,11 @@ type leaving struct {
 // newSession makes a session that is to run in a loop of its own, or, if its
 // shard is set before it starts, in that.
 func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
-	s := &session{out: out, log: log}
+	both := &struct { // one piece of memory: there may be very many
+		session
+		conversation
+	}{session: session{out: out, log: log}}
+	s := &both.session
 	s.mailbox.init(func() {
 		if s.shard != nil {
 			s.shard.wake(s)
@@ -88,18 +97,19 @@ func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
 		default:
 		}
 	})
-	s.conv = &conversation{rules: r, wire: w, notify: s.wake, task: s.task}
+	s.conv = &both.conversation
+	s.conv.rules, s.conv.wire, s.conv.notify, s.conv.task = r, w, s.wake, s.task
 	return s
 }
 
 // task runs beside the loop; what it returns runs in the loop.
 func (s *session) task(run func(ctx context.Context) func()) {
-	if s.taskCtx == nil {
-		s.taskCtx, s.endTask = context.WithCancel(context.Background()) // a session outlives the request it came with
-		s.tasks = &errgroup.Group{}
+	if s.tasks == nil {
+		s.tasks = &tasks{}
+		s.tasks.ctx, s.tasks.end = context.WithCancel(context.Background()) // a session outlives the request it came with
 	}
-	ctx := s.taskCtx
-	s.tasks.Go(func() error {
+	ctx := s.tasks.ctx
+	s.tasks.group.Go(func() error {
 		defer func() {
 			if p := recover(); p != nil {
 				s.result(func() { panic(p) }) // ends the session, and only that
@@ -140,7 +150,7 @@ func (s *session) loop() *ending {
 
 // finish ends what belongs to the session.
 func (s *session) finish(e *ending) {
-	s.card.reason = e.reason
+	s.card.ending = e
 	s.mailbox.close()
 	s.endTasks()
 	if !e.dead {
@@ -159,8 +169,8 @@ func (s *session) finish(e *ending) {
 func (s *session) endTasks() {
 	s.conv.over = true
 	if s.tasks != nil {
-		s.endTask()
-		_ = s.tasks.Wait() // tasks return no errors
+		s.tasks.end()
+		_ = s.tasks.group.Wait() // tasks return no errors
 	}
 	got, _ := s.take(false)
 	for _, fn := range got.results {
@@ -306,11 +316,11 @@ func writeEnding(err error) *ending {
 // flush writes once, if something is due. Events wait until a write's hold is
 // over, so that under load many leave in one write; replies do not wait.
 func (s *session) flush(now time.Time) (more bool, err error) {
-	if s.ping > 0 && !now.Before(s.pingAt) {
-		if !s.pingAt.IsZero() {
+	if at := momentOf(now); s.ping > 0 && at >= s.pingAt {
+		if s.pingAt != 0 {
 			s.conv.replyRaw(appendFrame(nil, opPing, nil))
 		}
-		s.pingAt = now.Add(s.ping)
+		s.pingAt = at.add(s.ping)
 	}
 	b := newBlock()
 	defer b.done()
@@ -360,7 +370,7 @@ func (s *session) next() time.Time {
 	if s.leaves != nil && (at.IsZero() || s.leaves.at.Before(at)) {
 		at = s.leaves.at
 	}
-	for _, t := range []time.Time{s.pingAt, s.silentAt()} {
+	for _, t := range [...]time.Time{s.pingAt.time(), s.silentAt()} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

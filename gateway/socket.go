@@ -152,7 +152,7 @@ func (t *socket) send(p []byte, end time.Time) error {
 
 // reset makes the kernel forget what the client did not take.
 func (t *socket) reset() {
-	if tcp, ok := t.conn.(*net.TCPConn); ok {
+	if tcp, ok := t.conn.(interface{ SetLinger(sec int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 }
@@ -210,7 +210,13 @@ func (t *socket) readLoop() error {
 func (t *socket) readOne(p *parser) bool {
 	var in input
 	var some bool
-	if !t.sess.contain(func() { in, some = t.read(p) }) {
+	if !t.sess.contain(func() {
+		if err := p.wait(); err != nil {
+			in, some = input{end: readEnding(err)}, true
+			return
+		}
+		in, some = t.read(p)
+	}) {
 		in, some = input{end: panicEnding}, true
 	}
 	t.goodbye = in.end.byClient()

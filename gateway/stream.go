@@ -33,9 +33,8 @@ func (s *Service) serveStream(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err, err.Code.Status())
 		return
 	}
-	out := &httpStream{w: w, control: http.NewResponseController(w), lines: lines, timeout: s.o.WriteTimeout}
+	out := &httpStream{w: w, control: http.NewResponseController(w), remote: r.RemoteAddr, lines: lines, timeout: s.o.WriteTimeout}
 	sess := s.streamSession(cmd, out)
-	sess.card.remote = r.RemoteAddr
 	transport := "sse"
 	if lines {
 		transport = "ndjson"
@@ -76,6 +75,7 @@ func (s *Service) streamSession(cmd protocol.Command, out *httpStream) *session 
 type httpStream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	remote  string
 	lines   bool
 	timeout time.Duration
 	begun   bool // owned by the session's loop until it has ended

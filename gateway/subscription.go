@@ -31,7 +31,6 @@ const noEnd = math.MaxInt64
 type subscription struct {
 	// static after construction
 	id     protocol.ID
-	label  string // how heartbeats name it
 	topic  string
 	wish   *protocol.Subscribe // may be shared
 	gather time.Duration       // its events wait that long after a write
@@ -52,8 +51,8 @@ type subscription struct {
 	replayed int64     // events sent before it was live
 	skipped  int64     // mode latest: events that newer ones replaced
 	parts    int       // cursors, as counted
-	behind   time.Time // since when it has not been at the head; zero = it is
-	gap      gap       // reported by the next frame; neighbours merge
+	behind   moment    // since when it has not been at the head; 0 = it is
+	gap      *gap      // reported by the next frame; neighbours merge; nil = none
 	snapshot *snapshot // being sent
 }
 
@@ -69,7 +68,7 @@ type cursor struct {
 	until     int64       // first offset that is not wanted
 	time      int64       // ms of the last event sent; 0 = none
 	fresh     *conflation // what newest values are gathered in; nil = nothing yet
-	flushAt   time.Time   // mode latest: not before then
+	flushAt   moment      // mode latest: not before then
 }
 
 // skips tells whether it is on its way to the newest values.
@@ -82,7 +81,7 @@ type gap struct {
 	cause     protocol.Cause
 }
 
-func (g gap) empty() bool { return g.cause == "" }
+func (g *gap) empty() bool { return g == nil || g.cause == "" }
 
 // join extends g by a gap that follows it directly.
 func (g *gap) join(o gap) bool {
@@ -103,7 +102,7 @@ func (s *subscription) told() bool { return s.state == positioned && s.snapshot 
 func (s *subscription) position(p placement) {
 	s.state = positioned
 	s.epoch = p.epoch
-	s.cursors = s.cursors[:0]
+	s.cursors = slices.Grow(s.cursors[:0], len(p.from))
 	for _, part := range protocol.Positions(p.from).Partitions() {
 		c := cursor{partition: part, from: p.from[part], next: p.from[part], live: p.live[part], until: noEnd, ready: true}
 		if p.until != nil {
