@@ -62,6 +62,7 @@ bench-micro: ## the Go benchmarks of all packages
 
 PROVE_FOR ?= 200s
 PROVE_DELIVERIES ?= 5000000
+PROVE_TIMEOUT ?= 60m
 SEEDS ?= 1000
 FIRST ?= 1
 LANES ?= 40
@@ -69,8 +70,8 @@ prove: prove-sim prove-processes ## the proof of a commit: SEEDS simulated histo
 
 prove-processes: ## its second part alone: processes on three Apache Kafka brokers, topics that change, a log that is cut
 	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=$(PROVE_FOR) TAPECAST_TEST_PROVE_DELIVERIES=$(PROVE_DELIVERIES) \
-	  $(GO) test -count 1 -timeout 60m -run '^TestProve$$' -v ./internal/e2e | grep -vE '^ *=== '
-	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^(TestTopicsChange|TestACutLogIsTold)$$' -v ./internal/e2e | grep -vE '^ *=== '
+	  $(GO) test -count 1 -timeout $(PROVE_TIMEOUT) -run '^TestProve$$' -v ./internal/e2e | grep -vE '^ *=== '
+	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout $(PROVE_TIMEOUT) -run '^(TestTopicsChange|TestACutLogIsTold)$$' -v ./internal/e2e | grep -vE '^ *=== '
 
 prove-sim: ## its first part alone: SEEDS histories of the model and of the simulation, LANES over TCP (about a minute and a half)
 	TAPECAST_MODEL_SEEDS=$(SEEDS) TAPECAST_MODEL_FIRST=$(FIRST) $(GO) test -count 1 -run '^TestModel$$' -v ./internal/coverage | grep -vE '^ *=== '
