@@ -87,7 +87,7 @@ const produceWait = 5 * time.Second
 // produce sends one batch to a partition's leader, once.
 func (c *Client) produce(ctx context.Context, leader int32, topic string, partition int32, batch []byte) (base int64, err error) {
 	a, err := c.ask(ctx, request{
-		key: keyProduce, version: 8, to: leader, wait: produceWait, slack: dataTimeout,
+		key: keyProduce, version: 8, to: leader, wait: produceWait, slack: dataTimeout, records: true,
 		body: func(f *frame) {
 			f.nullString("") // no transaction
 			f.int16(-1)      // all in-sync replicas

@@ -219,7 +219,7 @@ func (c *Client) appendTogether(ctx context.Context, g *appendGroup) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), gatherTimeout)
 	defer cancel()
 	a, err := c.ask(ctx, request{
-		key: keyProduce, version: 8, to: g.leader, wait: produceWait, slack: dataTimeout, reuse: true,
+		key: keyProduce, version: 8, to: g.leader, wait: produceWait, slack: dataTimeout, records: true,
 		body: func(f *frame) {
 			f.nullString("") // no transaction
 			f.int16(-1)      // all in-sync replicas

@@ -3,12 +3,14 @@
 // idempotent producer, appender, group membership), so that a later swap is a
 // package, not a rewrite.
 //
-// kafka-go gives the connections: dialling, pooling, version negotiation,
-// authentication. The requests are written here, handed to its Transport as
-// raw exchanges and routed by leaders that are asked for here, because its
-// own metadata comes from a cache, its fetch drops the list of aborted
-// transactions, its producer is not idempotent, and its heartbeat goes to the
-// wrong broker.
+// kafka-go gives the connections of all but records, and the login's mechanisms.
+// The requests are written here, handed to its Transport as raw exchanges and
+// routed by leaders that are asked for here, because its own metadata comes from
+// a cache, its fetch drops the list of aborted transactions, its producer is not
+// idempotent, and its heartbeat goes to the wrong broker. Records are fetched and
+// written on connections of our own (see lines), because a request through its
+// Transport is handed from goroutine to goroutine, which costs more than the
+// records of a millisecond.
 //
 // Every call takes a context, does not retry for ever by itself unless it says
 // so, and returns errors that [Retryable] classifies.
@@ -41,14 +43,15 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Client is one process's door to a Kafka cluster: one shared transport. Safe
-// for concurrent use.
+// Client is one process's door to a Kafka cluster: one shared transport, and lines
+// of our own for records. Safe for concurrent use.
 type Client struct {
 	// static after New
 	addr      net.Addr
 	id        string
 	log       *slog.Logger
 	transport *kafka.Transport
+	lines     *lines
 
 	correlation atomic.Int32
 	lastDrop    atomic.Int64 // when idle connections were last dropped, Unix ns
@@ -114,11 +117,21 @@ func New(o Options) (*Client, error) {
 	if err := o.Security.apply(c.transport); err != nil {
 		return nil, err
 	}
+	c.lines = &lines{
+		dial: o.Dial, tls: c.transport.TLS, sasl: c.transport.SASL, client: o.ClientID,
+		addrs: make(map[int32]string), idle: make(map[string][]*line),
+	}
+	if o.Dial == nil {
+		c.lines.dial = (&net.Dialer{}).DialContext
+	}
 	return c, nil
 }
 
-// Close closes idle connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+// Close closes idle connections; those in use are closed when they are idle.
+func (c *Client) Close() {
+	c.transport.CloseIdleConnections()
+	c.lines.closeIdle()
+}
 
 // Ping asks any bootstrap broker for metadata.
 func (c *Client) Ping(ctx context.Context) error {

@@ -31,11 +31,13 @@ const (
 	keyHeartbeat        int16 = 12
 	keyLeaveGroup       int16 = 13
 	keySyncGroup        int16 = 14
+	keySASLHandshake    int16 = 17
 	keyAPIVersions      int16 = 18
 	keyCreateTopics     int16 = 19
 	keyDeleteTopics     int16 = 20
 	keyInitProducerID   int16 = 22
 	keyDescribeConfigs  int16 = 32
+	keySASLAuthenticate int16 = 36
 	keyCreatePartitions int16 = 37
 )
 
@@ -53,11 +55,11 @@ type request struct {
 	again        bool          // asking twice does no harm: a broken connection is tried again
 	limit        int           // bytes of the answer, default maxAnswer
 	pooled       bool          // the answer's memory comes from buffers, and the caller gives it back
-	reuse        bool          // the request's memory comes from buffers, and goes back there after success
+	records      bool          // it carries or brings records: it goes to a broker's id, on a line of our own
 }
 
-// exchange is one request on one of the transport's connections. After an
-// error it may still be in use by the connection: it is never used twice.
+// exchange is one request on one of the transport's connections, or on a line.
+// After an error the transport may still have it in use: it is never used twice.
 type exchange struct {
 	key         int16
 	to          int32
@@ -190,7 +192,7 @@ func (c *Client) ask(ctx context.Context, r request) (*answer, error) {
 func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	correlation := c.correlation.Add(1)
 	var memory *[]byte
-	if r.reuse {
+	if r.records {
 		memory = takeBuffer()
 	}
 	f := newFrame(memory, r.key, r.version, r.flexible, correlation, c.id)
@@ -205,21 +207,31 @@ func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	if r.slack == 0 {
 		r.slack = requestTimeout
 	}
-	// Without a deadline the transport would wait on a frozen broker for ever.
-	ctx, cancel := context.WithTimeout(ctx, r.slack+r.wait)
-	defer cancel()
-	if _, err := c.transport.RoundTrip(ctx, c.addr, x); err != nil {
-		return nil, err
-	}
-	if memory != nil {
-		*memory = x.frame // after an error the connection may still be reading it
+	var err error
+	if r.records {
+		err = c.lines.roundTrip(ctx, r.to, x, r.slack+r.wait)
+		*memory = x.frame
 		giveBuffer(memory)
+	} else {
+		err = c.transported(ctx, x, r.slack+r.wait)
+	}
+	if err != nil {
+		return nil, err
 	}
 	a := &answer{b: *x.buf, buf: x.buf}
 	if x.flexible {
 		a.tags()
 	}
 	return a, nil
+}
+
+// transported is an exchange on one of the transport's connections.
+func (c *Client) transported(ctx context.Context, x *exchange, wait time.Duration) error {
+	// Without a deadline the transport would wait on a frozen broker for ever.
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	_, err := c.transport.RoundTrip(ctx, c.addr, x)
+	return err
 }
 
 // dropIdle closes the pooled connections, at most once a second.

@@ -101,7 +101,7 @@ func (c *Client) fetchMany(ctx context.Context, ws []*pull, maxWait time.Duratio
 	}
 	a, err := c.ask(ctx, request{
 		key: keyFetch, version: q.version, flexible: true, to: q.leader,
-		wait: maxWait, slack: dataTimeout, again: true, limit: limit + maxBatchBytes, pooled: true, reuse: true,
+		wait: maxWait, slack: dataTimeout, again: true, limit: limit + maxBatchBytes, pooled: true, records: true,
 		body: func(f *frame) {
 			f.int32(-1) // a consumer
 			f.int32(int32(maxWait.Milliseconds()))

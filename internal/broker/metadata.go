@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -85,30 +87,36 @@ func (c *Client) metadata(ctx context.Context, names []string) ([]topicAnswer, e
 	if err != nil {
 		return nil, err
 	}
-	return readMetadata(a)
+	topics, brokers, err := readMetadata(a)
+	if err != nil {
+		return nil, err
+	}
+	c.lines.know(brokers)
+	return topics, nil
 }
 
-func readMetadata(a *answer) ([]topicAnswer, error) {
+// readMetadata returns the topics, ascending names, and the brokers' addresses.
+func readMetadata(a *answer) (topics []topicAnswer, brokers map[int32]string, err error) {
 	a.int32() // throttle
+	brokers = make(map[int32]string)
 	for n := a.compactArray(8); n > 0; n-- {
-		a.int32()
-		a.compactString()
-		a.int32()
-		a.compactString()
+		id, host, port := a.int32(), a.compactString(), a.int32()
+		a.compactString() // rack
 		a.tags()
+		brokers[id] = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}
 	a.compactString() // cluster id
 	a.int32()         // controller
 	n := a.compactArray(20)
-	topics := make([]topicAnswer, 0, n)
+	topics = make([]topicAnswer, 0, n)
 	for ; n > 0; n-- {
 		topics = append(topics, readTopic(a))
 	}
 	if err := a.done("metadata"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	slices.SortFunc(topics, func(a, b topicAnswer) int { return cmp.Compare(a.Name, b.Name) })
-	return topics, nil
+	return topics, brokers, nil
 }
 
 func readTopic(a *answer) topicAnswer {

@@ -229,7 +229,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 2, 1, 2, 3, 4})
 	f.Add(bytes.Repeat([]byte{0x7f}, 200))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = readMetadata(&answer{b: b})
+		_, _, _ = readMetadata(&answer{b: b})
 		_, _ = readConfig(&answer{b: b})
 		_, _ = readProduced(&answer{b: b})
 		_, _ = readFetched(&answer{b: b}, []*pull{{ask: fetchAsk{version: fetchByID}}})
