@@ -10,6 +10,10 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tapecast/tapecast/internal/app"
 )
 
 // backlog publishes n quotes of some keys, evenly spread until now.
@@ -27,6 +31,25 @@ func backlog(t testing.TB, base string, n int, back time.Duration, keys ...strin
 		}
 	}
 	return last
+}
+
+// createTopic makes a topic as any Kafka client does.
+func createTopic(t testing.TB, info app.DevInfo, name string) {
+	t.Helper()
+	c, err := kgo.NewClient(kgo.SeedBrokers(info.Kafka))
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = kadm.NewClient(c).CreateTopic(t.Context(), 1, 1, nil, name)
+	require.NoError(t, err)
+}
+
+// commands looks into each of the commands that are offered.
+func (p *page) commands(want ...string) {
+	p.t.Helper()
+	for i, w := range want {
+		p.do(chromedp.Click(fmt.Sprintf(`#copy-tab-%d`, i)))
+		require.Contains(p.t, p.text("#copy-code"), w)
+	}
 }
 
 const fingerprint = `(() => {
@@ -60,13 +83,14 @@ func TestTheFeedIsShownLive(t *testing.T) {
 	// One key in focus has its spread; one key alone is subscribed to as such.
 	p.do(chromedp.Click(`#keys button`))
 	p.await(`!document.getElementById("chart-spread").hidden && document.getElementById("title-key").textContent === "EURUSD"`)
+	p.commands("key=EURUSD", `"keys":["EURUSD"]`, "--key EURUSD", `keys: ["EURUSD"]`, `Keys: []string{"EURUSD"}`) // what is on screen
+	p.do(chromedp.Click(`#keys button`))
+	p.await(`document.getElementById("title-key").textContent === "all keys"`)
+	require.NotContains(t, p.text("#copy-code"), "EURUSD")
 	p.do(chromedp.SetValue(`#filter-keys`, "USDJPY"), chromedp.Click(`#filter button`))
 	p.await(`document.getElementById("f-events").textContent === "200"`)
 	p.await(`[...document.querySelectorAll("#rows tr[data-offset]:not([hidden]) .key")].every((k) => k.textContent === "USDJPY")`)
-	for i, want := range []string{"key=USDJPY", `"keys":["USDJPY"]`, "--key USDJPY", `keys: ["USDJPY"]`, `Keys: []string{"USDJPY"}`} {
-		p.do(chromedp.Click(fmt.Sprintf(`#copy-tab-%d`, i)))
-		require.Contains(t, p.text("#copy-code"), want)
-	}
+	p.commands("key=USDJPY", `"keys":["USDJPY"]`, "--key USDJPY", `keys: ["USDJPY"]`, `Keys: []string{"USDJPY"}`)
 	p.clean()
 }
 
@@ -236,8 +260,24 @@ func TestTheOperatorSeesTheFlow(t *testing.T) {
 	eval[bool](p, `(location.hash = "#feed/quotes/EURUSD", true)`)
 	p.await(`document.getElementById("title-topic").textContent === "quotes" && document.getElementById("filter-keys").value === "EURUSD"`)
 	p.await(`document.getElementById("f-events").textContent === "61"`)
+
+	// A topic that is not there is said so, with what there is; and opened once it is there.
 	p.do(chromedp.Navigate(info.HTTP + "/?again#feed/%"))
-	p.await(`document.getElementById("f-events").textContent === "61" && document.getElementById("title-topic").textContent === "quotes"`)
+	p.await(`document.getElementById("none").textContent === "There is no topic % here. There is price, quotes, trades."`)
+	require.Equal(t, "%", p.text("#title-topic"))
+	require.Equal(t, "#feed/%", eval[string](p, `location.hash`))
+	require.True(t, eval[bool](p, `["charts", "timeline", "copy"].every((id) => document.getElementById(id).hidden)`), "there is nothing to show")
+	p.do(chromedp.Click(`#none a:nth-of-type(2)`))
+	p.await(`document.getElementById("none").hidden && document.getElementById("f-events").textContent === "61"`)
+	eval[bool](p, `(location.hash = "#feed/late", true)`)
+	p.await(`document.getElementById("none").textContent.startsWith("There is no topic late here.")`)
+	createTopic(t, info, "late")
+	p.await(`document.getElementById("none").hidden && document.querySelector("#topics [aria-current=true] .name").textContent === "late"`)
+
+	// The view that the address names stays.
+	p.do(chromedp.Navigate(info.HTTP + "/?more#flow"))
+	p.await(`document.querySelectorAll("#flow-cards .card").length === 5 && document.querySelectorAll("#topics li").length === 4`)
+	require.Equal(t, "#flow", eval[string](p, `location.hash`))
 	p.clean()
 }
 
@@ -297,5 +337,16 @@ func TestReplayByKeyboard(t *testing.T) {
 	p.do(chromedp.Focus(`#go-live`), chromedp.KeyEvent(kb.Enter))
 	p.await(fmt.Sprintf(`document.getElementById("f-events").textContent === "%d"`, events)) // the backlog, again
 	p.whole(events, last)
+
+	// The tape is one stop of the Tab key; the arrows go through its rows.
+	at := func() string {
+		return eval[string](p, `document.activeElement.closest("#rows tr")?.dataset.offset ?? ""`)
+	}
+	p.do(chromedp.Focus(`#pause`), chromedp.KeyEvent(kb.Tab+kb.Tab))
+	require.Equal(t, fmt.Sprintf("0:%d", last), at())
+	p.do(chromedp.KeyEvent(kb.ArrowDown + kb.ArrowDown + kb.ArrowUp))
+	require.Equal(t, fmt.Sprintf("0:%d", last-1), at())
+	p.do(chromedp.KeyEvent(kb.Tab))
+	require.Empty(t, at())
 	p.clean()
 }

@@ -159,19 +159,33 @@ func quoteAt(key string, bid float64, at time.Time) event {
 // publish writes events in one request and returns the last offset.
 func publish(t testing.TB, base, topic string, events ...event) int64 {
 	t.Helper()
+	last, err := send(base, topic, events...)
+	require.NoError(t, err)
+	return last
+}
+
+// send is publish for goroutines beside the test.
+func send(base, topic string, events ...event) (last int64, err error) {
 	body, err := json.Marshal(events)
-	require.NoError(t, err)
+	if err != nil {
+		return 0, err
+	}
 	res, err := http.Post(base+"/v1/topics/"+topic+"/events", "application/json", bytes.NewReader(body))
-	require.NoError(t, err)
+	if err != nil {
+		return 0, err
+	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, res.StatusCode, "%s", text)
+	if err != nil {
+		return 0, err
+	}
 	var answer struct {
 		Offsets []struct{ Offset int64 }
 	}
-	require.NoError(t, json.Unmarshal(text, &answer))
-	return answer.Offsets[len(answer.Offsets)-1].Offset
+	if err := json.Unmarshal(text, &answer); err != nil || res.StatusCode != http.StatusOK || len(answer.Offsets) == 0 {
+		return 0, fmt.Errorf("publish to %s: HTTP %d: %s", topic, res.StatusCode, text)
+	}
+	return answer.Offsets[len(answer.Offsets)-1].Offset, nil
 }
 
 // page is the console in a browser.
@@ -259,6 +273,23 @@ func (p *page) await(script string) {
 			require.FailNow(p.t, "not in time: "+script, "%s\nfaults: %v", what, p.complaints())
 		}
 	}
+}
+
+// back goes back in the page's history, where a page is perhaps only shown again
+// and not loaded: there is no event to wait for.
+func (p *page) back(to string) {
+	p.t.Helper()
+	eval[bool](p, `(setTimeout(() => history.back()), true)`)
+	script := fmt.Sprintf("location.pathname === %q", to)
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(p.ctx, 5*time.Second)
+		there, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script))
+		cancel()
+		if err == nil && there { // an error: just between the two
+			return
+		}
+	}
+	require.FailNow(p.t, "not back at "+to)
 }
 
 func (p *page) complaints() []string {

@@ -64,19 +64,25 @@ func TestScreenshots(t *testing.T) {
 		events = events[n:]
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		defer close(done)
-		for i := 0; ctx.Err() == nil; i++ {
+		var wrong error
+		defer func() { done <- wrong }()
+		for i := 0; ctx.Err() == nil && wrong == nil; i++ {
 			at := time.Now()
-			publish(t, info.HTTP, "quotes", w.next(at))
-			if i%5 == 0 {
-				publish(t, info.HTTP, "price", event{Value: 1024 + i%7, TS: at.UnixMilli()})
+			_, wrong = send(info.HTTP, "quotes", w.next(at))
+			if i%5 == 0 && wrong == nil {
+				_, wrong = send(info.HTTP, "price", event{Value: 1024 + i%7, TS: at.UnixMilli()})
 			}
 			time.Sleep(time.Duration(10+w.rnd.IntN(110)) * time.Millisecond) // as fast as before
 		}
 	}()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
 	for _, q := range []string{"quotes/events?keys=EURUSD", "quotes/events?format=ndjson", "price/events"} {
 		res, err := http.Get(info.HTTP + "/v1/topics/" + q)
 		require.NoError(t, err)

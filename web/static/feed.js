@@ -58,34 +58,67 @@ export class Feed {
     this.topic = topic;
     this.keys = keys;
     this.focus = keys.length === 1 ? keys[0] : null;
-    $("filter-keys").value = keys.join(", ");
-    set($("title-topic"), topic);
-    for (const [name, t] of this.topics) t.button.setAttribute("aria-current", String(name === topic));
-    history.replaceState(null, "", `#feed/${encodeURIComponent(topic)}${keys.length ? `/${keys.map(encodeURIComponent).join(",")}` : ""}`);
+    this.only = null;
+    this.name(topic);
+    if (!$("view-feed").hidden) history.replaceState(null, "", `#feed/${encodeURIComponent(topic)}${keys.length ? `/${keys.map(encodeURIComponent).join(",")}` : ""}`);
     this.live();
     this.edges(topic);
   }
 
-  // route opens what the address asks for, where there is such a topic and it
-  // is not on screen already.
+  // route opens what the address asks for, if it is not on screen already, or
+  // says that there is no such topic.
   route() {
     const [, name, list] = location.hash.match(/^#feed\/([^/]+)(?:\/(.*))?$/) ?? [];
-    const topic = name && decoded(name), keys = list ? list.split(",").map(decoded) : [];
-    if (this.topics.has(topic) && (topic !== this.topic || keys.join("\n") !== this.keys.join("\n"))) this.open(topic, keys);
+    if (!this.listed || (!name && this.topic)) return;
+    const topic = name ? decoded(name) : this.topics.has("quotes") ? "quotes" : this.topics.keys().next().value;
+    const keys = list ? list.split(",").map(decoded) : [];
+    if (!this.topics.has(topic)) this.none(topic);
+    else if (topic !== this.topic || keys.join("\n") !== this.keys.join("\n")) this.open(topic, keys);
+  }
+
+  // none says that a topic is not there, and what there is.
+  none(topic) {
+    this.topic = null;
+    this.keys = [];
+    this.focus = this.only = null;
+    this.name(topic);
+    this.player.stop();
+    this.begin();
+    const links = [...this.topics.keys()].flatMap((name, i) => [i ? ", " : "", el("a", { href: `#feed/${encodeURIComponent(name)}`, text: name })]);
+    $("none").replaceChildren(el("strong", { text: topic ? `There is no topic ${topic} here.` : "There is no topic here yet." }),
+      ...(links.length ? [" There is ", ...links, "."] : [" It is shown as soon as there is one."]));
+  }
+
+  // name shows which topic is on screen; without its data, if it is not there.
+  name(topic) {
+    set($("title-topic"), topic || "no topic");
+    $("filter-keys").value = this.keys.join(", ");
+    for (const [name, t] of this.topics) t.button.setAttribute("aria-current", String(name === this.topic));
+    $("none").hidden = Boolean(this.topic);
+    for (const id of ["charts", "timeline", "copy"]) $(id).hidden = !this.topic;
   }
 
   live() {
+    if (!this.topic) return;
     this.begin();
     this.player.live(this.topic, this.keys, backfill);
-    this.commands.show({ topic: this.topic, keys: this.keys, from: { last: 100 } });
+    this.tell({ last: 100 });
+  }
+
+  // tell shows the commands for what is on screen: from there on, and if one
+  // key is in focus, for that key alone.
+  tell(from = this.from) {
+    this.from = from;
+    this.commands.show({ topic: this.topic, keys: this.only ?? this.keys, from });
   }
 
   replay(at) {
+    if (!this.topic) return;
     this.begin();
     const t = this.topics.get(this.topic);
     this.player.replay(this.topic, this.keys, at, this.speed(), t?.rate);
     this.charts.mark(at, "start", "replay");
-    this.commands.show({ topic: this.topic, keys: this.keys, from: { time: at } });
+    this.tell({ time: at });
   }
 
   begin() {
@@ -231,7 +264,7 @@ export class Feed {
   drawHead() {
     const name = this.focus ?? (this.series.keys.size === 1 ? [...this.series.keys.keys()][0] : null);
     const k = name === null ? null : this.series.keys.get(name);
-    set($("title-key"), k && name ? name : this.keys.length > 1 ? `${this.keys.length} keys` : "all keys");
+    set($("title-key"), !this.topic ? "" : k && name ? name : this.keys.length > 1 ? `${this.keys.length} keys` : "all keys");
     $("title").parentElement.classList.toggle("many", !k);
     set($("last"), k ? price(k.last) : "");
     const d = k ? (k.last / k.first - 1) * 100 : NaN;
@@ -274,7 +307,9 @@ export class Feed {
   keyRow(name) {
     const button = el("button", { type: "button", onclick: () => {
       this.focus = this.focus === name ? null : name;
+      this.only = this.focus !== null && this.series.keys.get(name)?.text ? [name] : null;
       this.drawKeys(performance.now());
+      this.tell();
     } });
     const swatch = svg("svg", { viewBox: "0 0 10 10", width: 10, height: 10, "aria-hidden": "true" }, svg("rect", { width: 10, height: 3, y: 4, rx: 1.5 }));
     button.append(swatch, document.createTextNode(name || "(no key)"));
@@ -318,12 +353,11 @@ export class Feed {
       this.topics.set(t.name, this.topicRow(t));
       changed = true;
     }
-    if (!changed) return;
+    if (!changed && this.listed) return;
+    this.listed = true;
     $("topics").replaceChildren(...[...this.topics.values()].map((t) => t.li));
-    if (!this.topic) {
-      this.route();
-      if (!this.topic) this.open(names.has("quotes") ? "quotes" : topics[0]?.name);
-    } else this.topics.get(this.topic)?.button.setAttribute("aria-current", "true");
+    if (!this.topic) this.route();
+    else this.topics.get(this.topic)?.button.setAttribute("aria-current", "true");
   }
 
   topicRow(t) {

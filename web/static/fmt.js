@@ -63,6 +63,7 @@ export function bytes(n) {
 export function duration(ms) {
   if (!Number.isFinite(ms)) return "–";
   const a = Math.abs(ms);
+  if (a === 0) return "0 s";
   if (a < 1) return `${Math.round(ms * 1000)} µs`;
   if (a < 10) return `${ms.toFixed(1)} ms`;
   if (a < 1000) return `${Math.round(ms)} ms`;
@@ -90,8 +91,8 @@ export function date(ms) {
 
 export const many = (n, what) => `${compact(n)} ${what}${n === 1 ? "" : "s"}`;
 
-// age is how long ago a moment (ms) was.
-export const age = (now, at) => (at ? `${duration(Math.max(0, now - at))} ago` : "–");
+// age is how long ago a moment (ms) was. Clocks do not agree to the millisecond.
+export const age = (now, at) => (!at ? "–" : now - at < 1000 ? "now" : `${duration(now - at)} ago`);
 
 // price keeps the digits that move: five significant ones at least.
 export function price(v) {

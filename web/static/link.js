@@ -19,10 +19,14 @@ export class Link {
 
   // start forgets what was, and subscribes. wish: topic, keys, from, until.
   start(wish) {
+    this.stop();
+    this.leg(wish);
+  }
+
+  stop() {
     this.sub?.close();
     this.sub = null;
     this.counts = this.nothing();
-    this.leg(wish);
   }
 
   // leg subscribes anew; with from "held" it goes on from where the last one stands.
@@ -42,7 +46,7 @@ export class Link {
       },
       onclose: (e, s) => {
         if (s !== this.sub || e.code === "end" || e.code === "closed") return;
-        this.onFrame({ event: "error", code: e.code, message: e.message });
+        this.onFrame({ event: "error", message: e.message });
         this.onState("bad", e.message);
       },
     });
@@ -77,7 +81,7 @@ export class Link {
       },
       onviolation: (v) => {
         if (v.kind === "order") this.counts.doubled++;
-        else this.onFrame({ event: "error", code: v.kind, message: `the feed broke its promise at ${v.partition}:${v.offset}` });
+        else this.onFrame({ event: "error", message: `${v.kind}: the feed broke its promise at ${v.partition}:${v.offset}` });
       },
     });
   }

@@ -26,6 +26,11 @@ export class Player {
     this.open = this.handed = this.over = this.fetching = false;
   }
 
+  stop() {
+    this.reset();
+    this.link.stop();
+  }
+
   live(topic, keys, last) {
     this.reset();
     this.link.start({ topic, keys, from: last ? { last } : "live" });

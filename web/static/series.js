@@ -53,7 +53,7 @@ export class Series {
     if (!k) {
       if (this.names.size < maxNames) this.names.add(name);
       if (this.keys.size >= maxKeys) return null;
-      k = { name, at: new Float64Array(slices).fill(-1), value: new Float64Array(slices), spread: new Float64Array(slices), first: NaN, last: NaN, prev: NaN, events: 0, shown: 0, rate: 0 };
+      k = { name, text: Boolean(f.key), at: new Float64Array(slices).fill(-1), value: new Float64Array(slices), spread: new Float64Array(slices), first: NaN, last: NaN, prev: NaN, events: 0, shown: 0, rate: 0 };
       this.keys.set(name, k);
     }
     k.events++;

@@ -10,7 +10,7 @@ const words = {
   resumed: (f) => `resumed at ${Object.entries(f.from).map(([p, o]) => `${p}:${o}`).slice(0, 4).join(" ")}${f.resume === "exact" ? "" : `, ${f.resume}`}`,
   live: (f) => (f.handover ? `handed over to live after ${int(f.replayed)} events` : `live after ${int(f.replayed)} events`),
   reset: (f) => `begins anew: ${f.cause}`,
-  error: (f) => `${f.code}: ${f.message}`,
+  error: (f) => f.message,
 };
 
 // size is a number in few letters, where they say all of it.
@@ -43,10 +43,18 @@ export class Tape {
     this.lines = Array.from({ length: rows }, () => this.row());
     $("rows").append(...this.lines.map((l) => l.tr));
     $("pause").addEventListener("click", () => this.pause(!this.paused));
+    $("rows").addEventListener("keydown", (e) => {
+      const links = this.lines.map((l) => l.link).filter((a) => a.href), at = links.indexOf(e.target);
+      const step = { ArrowDown: 1, ArrowUp: -1 }[e.key];
+      if (!step || at < 0) return;
+      e.preventDefault();
+      links[at + step]?.focus();
+    });
   }
 
   row() {
     const time = el("td"), link = el(this.trace ? "a" : "span"), key = el("td", { class: "key" }), value = el("td", { class: "value" });
+    link.tabIndex = -1;
     const tr = el("tr", { hidden: true }, time, el("td", { class: "n" }, link), key, value);
     return { tr, time, link, key, value, of: null };
   }
@@ -75,6 +83,13 @@ export class Tape {
     this.dirty = false;
     const n = this.kept.length;
     for (let i = 0; i < rows; i++) this.fill(this.lines[i], this.kept[n - 1 - i], topic);
+    // One stop of the Tab key for all rows: the first link; the arrows go on from there.
+    const first = this.trace && this.lines.find((l) => l.link.hasAttribute("href"));
+    if (first !== this.first) {
+      if (this.first) this.first.link.tabIndex = -1;
+      if (first) first.link.tabIndex = 0;
+      this.first = first;
+    }
   }
 
   fill(line, f, topic) {

@@ -33,7 +33,8 @@ export class Trace {
       const answer = await fetch(`v1/admin/trace/${encodeURIComponent(topic)}/${encodeURIComponent(partition)}/${encodeURIComponent(offset)}`);
       const body = await answer.json();
       if (answer.ok) this.draw(body);
-      else this.say(body.message ?? `not known (${answer.status})`);
+      else if (body.code === "unknown_topic") this.say(`There is no topic ${topic} here.`);
+      else this.say(body.message ? `${body.field ?? body.code}: ${body.message}` : `not known (${answer.status})`);
     } catch {
       this.say("The gateway does not answer.");
     }
