@@ -7,7 +7,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -37,7 +39,8 @@ func sessionOf(r *http.Request) int {
 type crowd struct {
 	epoll int
 	mu    sync.Mutex
-	count []int64 // by session
+	kept  []net.Conn // TLS connections: they only stay open
+	count []int64    // by session
 	hist  map[int]int64
 	total int64
 }
@@ -106,6 +109,13 @@ func (c *crowd) connect(kind, addr string, w work, from, to int) error {
 	for range atOnce {
 		go func() {
 			for i := range jobs {
+				if w.TLS {
+					if err := c.keep(kind, addr, w, i); err != nil {
+						errs <- fmt.Errorf("session %d: %w", i, err)
+						return
+					}
+					continue
+				}
 				fd, err := dial(kind, addr, w, i)
 				if err == nil && i >= w.Stalled {
 					ev := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd), Pad: int32(i)}
@@ -131,6 +141,18 @@ func (c *crowd) connect(kind, addr string, w work, from, to int) error {
 		}
 	}
 	return nil
+}
+
+// keep opens one session over TLS.
+func (c *crowd) keep(kind, addr string, w work, session int) error {
+	conn, err := dialTLS(addr)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.kept = append(c.kept, conn)
+	c.mu.Unlock()
+	return talk(conn, kind, addr, w, session)
 }
 
 // dial opens one session; a server that refuses at first, because it is not
@@ -160,20 +182,51 @@ func dialOnce(kind, addr string, w work, session int) (int, error) {
 	return fd, syscall.SetNonblock(fd, true)
 }
 
-// enter connects a descriptor, shakes hands and says the commands.
+// enter connects a descriptor and talks.
 func enter(fd int, kind, addr string, port int, w work, session int) error {
 	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return err
 	}
 	tv := syscall.Timeval{Sec: 120}
 	_ = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tv)
+	return talk(descriptor(fd), kind, addr, w, session)
+}
+
+// descriptor is a socket as it is.
+type descriptor int
+
+// Read implements io.Reader.
+func (d descriptor) Read(p []byte) (n int, err error) {
+	for {
+		switch n, err = syscall.Read(int(d), p); {
+		case err == syscall.EINTR:
+		case err == nil && n <= 0:
+			return 0, io.EOF
+		default:
+			return n, err
+		}
+	}
+}
+
+// Write implements io.Writer.
+func (d descriptor) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = syscall.Write(int(d), p[n:])
+		n += max(m, 0)
+	}
+	return n, err
+}
+
+// talk shakes hands and says the commands.
+func talk(conn io.ReadWriter, kind, addr string, w work, session int) error {
 	path := map[string]string{"tapecast": "/ws", "resume": "/ws"}[kind]
 	if path == "" {
 		path = "/connection/websocket"
 	}
 	out := fmt.Appendf(nil, "GET %s?session=%d HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path, session, addr)
-	got, err := expect(fd, out, "\r\n\r\n")
+	got, err := expect(conn, out, "\r\n\r\n")
 	if err != nil {
 		return err
 	}
@@ -185,7 +238,7 @@ func enter(fd int, kind, addr string, port int, w work, session int) error {
 		for _, t := range texts {
 			out = clientFrame(out, t)
 		}
-		if _, err := expect(fd, out, until); err != nil {
+		if _, err := expect(conn, out, until); err != nil {
 			return err
 		}
 	}
@@ -193,21 +246,14 @@ func enter(fd int, kind, addr string, port int, w work, session int) error {
 }
 
 // expect sends and reads until a text has come; it returns all that came.
-func expect(fd int, send []byte, until string) ([]byte, error) {
-	for len(send) > 0 {
-		n, err := syscall.Write(fd, send)
-		if err != nil {
-			return nil, err
-		}
-		send = send[n:]
+func expect(conn io.ReadWriter, send []byte, until string) ([]byte, error) {
+	if _, err := conn.Write(send); err != nil {
+		return nil, err
 	}
 	var got []byte
 	buf := make([]byte, 4096)
 	for !bytes.Contains(got, []byte(until)) {
-		n, err := syscall.Read(fd, buf)
-		if err == syscall.EINTR {
-			continue
-		}
+		n, err := conn.Read(buf)
 		if n <= 0 || err != nil {
 			return nil, fmt.Errorf("waits for %q, has %.300q: %w", until, got, err)
 		}

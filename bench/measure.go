@@ -51,11 +51,29 @@ func (w work) run(ctx context.Context, e *env) (rows []row, err error) {
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w", s, err)
 		}
-		v, _ := r.get(perM)
-		e.say("%s: %.3f %s", s, v, perM)
+		told := perM
+		if w.OnlyIdle {
+			told = kBMore
+		}
+		v, _ := r.get(told)
+		e.say("%s: %.3f %s", s, v, told)
 		rows = append(rows, r)
 	}
+	beyondTLS(rows)
 	return rows, nil
+}
+
+// beyondTLS adds what sessions take beyond the connections of "tls", which is
+// the first server where there is one.
+func beyondTLS(rows []row) {
+	if len(rows) == 0 || rows[0].Server != "tls" {
+		return
+	}
+	alone, _ := rows[0].get(kBMore)
+	for i := range rows[1:] {
+		v, _ := rows[1+i].get(kBMore)
+		rows[1+i].add(kBOverTLS, v-alone)
+	}
 }
 
 const perClient = 7500 // sessions of a client process: descriptors are bounded
@@ -68,6 +86,7 @@ type bench struct {
 	on      flagged
 	due     counter
 	end     context.CancelFunc
+	empty   usage // the server before anybody came
 }
 
 func (b *bench) close() {
@@ -113,6 +132,9 @@ func (b *bench) connect(w work, c candidate) error {
 	addr, err := b.server.line()
 	if err != nil {
 		return fmt.Errorf("the server did not start: %w", err)
+	}
+	if b.empty, err = b.server.tell("gc"); err != nil {
+		return err
 	}
 	core := ""
 	if w.OneCore {
@@ -202,7 +224,7 @@ func measure(ctx context.Context, w work, c candidate, name string, e *env) (r r
 		return r, err
 	}
 	if w.OnlyIdle {
-		addIdle(&r, w, idle)
+		addIdle(&r, w, idle, b.empty)
 		if profile != "" {
 			_, _, err = b.tell("heap")
 		}
@@ -234,10 +256,13 @@ func measure(ctx context.Context, w work, c candidate, name string, e *env) (r r
 	return r, nil
 }
 
-// addIdle adds what idle connections need, the empty server's own included.
-func addIdle(r *row, w work, u usage) {
+// addIdle adds what idle connections need, with what the empty server has and
+// without.
+func addIdle(r *row, w work, u, empty usage) {
 	per := func(n int64) float64 { return float64(n) / 1e3 / float64(w.Subs) }
 	r.add(kBIdle, per(u.RSS))
+	r.add(kBMore, per(u.RSS-empty.RSS))
+	r.add("empty MB", float64(empty.RSS)/1e6)
 	r.add("heap", per(int64(u.Heap)))     //nolint:gosec // far below
 	r.add("stacks", per(int64(u.Stacks))) //nolint:gosec // as above
 }

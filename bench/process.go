@@ -26,10 +26,13 @@ type usage struct {
 	Min, Max   int64         // messages of one client
 }
 
-// used returns what this process has used so far; gc = after a collection that gives back.
+// used returns what this process has used so far; gc = after collections that
+// give back. A stack shrinks by half in each.
 func used(gc bool) usage {
-	if gc {
-		debug.FreeOSMemory()
+	for range 3 {
+		if gc {
+			debug.FreeOSMemory()
+		}
 	}
 	var u usage
 	var r syscall.Rusage

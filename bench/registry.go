@@ -54,18 +54,20 @@ type figure struct {
 }
 
 const (
-	perM    = "CPU-s/M"    // user plus system seconds of the server's process per million of what is counted
-	user    = "user"       // user seconds alone of the same
-	xFloor  = "x floor"    // perM over that of the floor, same work, hold and round
-	xOurs   = "x tapecast" // perM over tapecast's, same work and round; same hold where there is one
-	xWrite  = "x write"    // perM over that of one raw write of the same run
-	ofDue   = "% of due"
-	perSec  = "/s" // of what is counted
-	p50ms   = "p50 ms"
-	p99ms   = "p99 ms"
-	p999ms  = "p99.9 ms"
-	kBIdle  = "kB/conn idle"
-	rssGrew = "grown MB"
+	perM      = "CPU-s/M"    // user plus system seconds of the server's process per million of what is counted
+	user      = "user"       // user seconds alone of the same
+	xFloor    = "x floor"    // perM over that of the floor, same work, hold and round
+	xOurs     = "x tapecast" // perM over tapecast's, same work and round; same hold where there is one
+	xWrite    = "x write"    // perM over that of one raw write of the same run
+	ofDue     = "% of due"
+	perSec    = "/s" // of what is counted
+	p50ms     = "p50 ms"
+	p99ms     = "p99 ms"
+	p999ms    = "p99.9 ms"
+	kBIdle    = "kB/conn idle"         // resident memory, the empty server's own included
+	kBMore    = "kB/conn beyond empty" // what it grew from the empty server on
+	kBOverTLS = "beyond TLS alone"     // the same, less that of bare TLS connections
+	rssGrew   = "grown MB"
 )
 
 // add appends a figure.
@@ -93,7 +95,7 @@ func register(j job) struct{} {
 }
 
 // order is that of the table; others come behind these, by name.
-var order = []string{"write", "S1", "S2", "S3", "one", "hot5", "hot10", "big", "stall", "fanout", "hop", "direct", "replay", "storm", "idle", "million"}
+var order = []string{"write", "S1", "S2", "S3", "one", "hot5", "hot10", "big", "stall", "fanout", "hop", "direct", "replay", "storm", "idle", "idletls", "million"}
 
 // jobs returns the works named, or all that are not extra, in the table's order.
 func jobs(names string) ([]job, error) {

@@ -58,6 +58,9 @@ func serverMain(args []string) error {
 	} else if ln, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		addr = ln.Addr().String()
 	}
+	if err == nil && w.TLS {
+		ln, err = overTLS(ln)
+	}
 	if err != nil {
 		return err
 	}
@@ -107,7 +110,7 @@ func writeHeap(path string) error {
 }
 
 // kinds are the servers that a run can name.
-var kinds = []string{"floor", "tapecast", "centrifuge", "nats", "prepared", "naive"}
+var kinds = []string{"floor", "tapecast", "centrifuge", "nats", "prepared", "naive", "tls"}
 
 func newBackend(kind string, w work, hold time.Duration, addrs string) (backend, error) {
 	switch kind {
@@ -115,6 +118,8 @@ func newBackend(kind string, w work, hold time.Duration, addrs string) (backend,
 		return newTapecast(hold, strings.Split(addrs, ","))
 	case "floor":
 		return newFloor(w, hold), nil
+	case "tls":
+		return bareTLS{}, nil
 	case "naive":
 		return newNaive(w, false), nil
 	case "prepared":

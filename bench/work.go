@@ -22,6 +22,7 @@ type work struct {
 	Stalled  int // of the subscribers: they never read
 	OneCore  bool
 	OnlyIdle bool // measure memory, publish nothing
+	TLS      bool // only with OnlyIdle
 	Extra    bool // only when named
 	Once     bool // one round
 	Uniform  bool // every key as often as the others; otherwise Zipf
@@ -49,6 +50,7 @@ var works = []work{
 	{Name: "big", About: "1,000 subscribers x 100 msg/s of 4 kB", Subs: 1000, Rate: 100, Size: 4000, Servers: hold10[1:]},
 	{Name: "stall", About: "the same, 1 % of them do not read", Subs: 1000, Rate: 100, Size: 4000, Stalled: 10, Servers: hold10[1:]},
 	{Name: "idle", About: "15,000 idle subscribers: memory", Subs: 15_000, OnlyIdle: true, Once: true, Servers: hold50[1:]},
+	{Name: "idletls", About: "6,000 idle subscribers over TLS: memory, and what TLS alone takes", Subs: 6000, OnlyIdle: true, TLS: true, Once: true, Servers: []string{"tls", "tapecast@50"}},
 }
 
 var _ = registerWorks()
@@ -65,7 +67,7 @@ func registerWorks() struct{} {
 func (w work) peers() []string {
 	out := []string{"centrifuge@0", "nats", "prepared", "naive"}
 	switch w.Name {
-	case "write":
+	case "write", "idletls":
 		return nil
 	case "one":
 		return out
