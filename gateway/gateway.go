@@ -23,6 +23,7 @@
 //
 // On Linux the same sockets have no goroutine that reads either: they are parked
 // in an epoll set, and about one worker per core reads what comes (see readers).
+// Package net and the runtime's poller have let go of them (see bare).
 //
 // Goroutines: a shard and a worker per core; per WebSocket session one that
 // waits with the rest of a write while its socket is full, one that waits for
