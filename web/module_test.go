@@ -125,7 +125,7 @@ func TestTheModuleInAPage(t *testing.T) {
 	pages := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/recorder.html" {
 			w.Header().Set("Content-Type", "text/html")
-			if r.URL.Query().Has("apart") { // from pages that are not: a browser gives it a process of its own
+			if r.URL.Query().Has("apart") { // from pages that are not: a browser may give it a process of its own
 				w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 			}
 			_, _ = io.WriteString(w, recorder)
@@ -174,8 +174,8 @@ func TestTheModuleInAPage(t *testing.T) {
 	stop = startGateway(t, info, listen, pages.URL)
 	more()
 
-	// Another page under the same name, in a process of its own: the browser begins
-	// it before it tells the last one, which is busy, that it ends. And back.
+	// Another page under the same name, while this one is busy: a browser may begin it,
+	// in a process of its own, before it tells this one that it ends. And back.
 	for range turns {
 		for _, how := range []string{"&apart", ""} {
 			eval[bool](p, `(busy = 1500, true)`)
