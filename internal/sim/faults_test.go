@@ -80,6 +80,7 @@ type history struct {
 	pace  pace
 	steps []step
 	bad   string // a known-bad behaviour; "" = none
+	plain bool   // nobody writes in transactions
 }
 
 func plan(seed uint64, kinds []string, pc pace) history {
@@ -407,7 +408,7 @@ func (w *world) script(steps []step) {
 	for _, s := range steps {
 		time.AfterFunc(max(s.at, 1), func() {
 			w.note(s.kind, "%s", fmt.Sprint(s.seed))
-			actions[s.kind](w, rand.New(rand.NewPCG(s.seed, 3)))
+			deed(s.kind)(w, rand.New(rand.NewPCG(s.seed, 3)))
 			done <- struct{}{}
 		})
 	}

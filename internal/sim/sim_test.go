@@ -51,7 +51,7 @@ func simulate(hist history) *verdict {
 	var writers, clients sync.WaitGroup
 	for i, t := range w.topics {
 		rng := rand.New(rand.NewPCG(seed, uint64(10+i))) //nolint:gosec // small
-		if i == 1 {
+		if i == 1 && !hist.plain {
 			writers.Go(func() { w.transact(prod, t, rng, w.clean) })
 		}
 		l := w.net.line()
