@@ -178,7 +178,7 @@ func TestTheModuleInAPage(t *testing.T) {
 	// in a process of its own, before it tells this one that it ends. And back.
 	for range turns {
 		for _, how := range []string{"&apart", ""} {
-			eval[bool](p, `(busy = 1500, true)`)
+			eval[bool](p, `(busy = 300, true)`)
 			p.do(chromedp.Navigate(pages.URL + "/recorder.html?backoff=50&gateway=" + line.url() + how))
 			more()
 		}
