@@ -37,7 +37,7 @@ func hopWork(ctx context.Context, e *env) (rows []row, err error) {
 		for _, name := range []string{"ingest", "fanout", "gateway"} {
 			r.add(name+" us/event", 1e6*got.roles[name].cpu/got.events)
 		}
-		e.say("%s: p50 %.2f ms, p99 %.2f ms", r.Server, 1e3*got.latency.quantile(.5), 1e3*got.latency.quantile(.99))
+		e.say("%s: p50 %.2f ms, p99 %.2f ms; parts, p50/p99/worst ms: %s", r.Server, 1e3*got.latency.quantile(.5), 1e3*got.latency.quantile(.99), got.parts)
 		rows = append(rows, r)
 	}
 	return rows, nil
@@ -91,6 +91,7 @@ type tripped struct {
 	latency histogram // s, accepted to written
 	clients usage
 	share   float64 // % of what was due
+	parts   string  // how long each part of the way took, if there is one partition
 }
 
 var roleNames = []string{"ingest", "fanout", "gateway"}
@@ -146,6 +147,9 @@ func (t trip) measure(ctx context.Context, e *env) (out tripped, err error) {
 	for _, n := range roleNames {
 		a, b := from.roles[n], to.roles[n]
 		out.roles[n] = spent{b.cpu - a.cpu, b.read - a.read, b.written - a.written}
+	}
+	if t.fanout && t.partitions <= 1 {
+		out.parts = s.saidHops(ctx, sent.get(), t.work.Rate, e.length)
 	}
 	out.share = 100 * float64(last.Count) / float64(max(due.get(), 1))
 	return out, nil
