@@ -85,14 +85,14 @@ func (s *Service) attempts(t *socket, tcp *net.TCPConn) bool {
 	s.mu.Lock()
 	parks := s.readers != nil
 	s.mu.Unlock()
-	var err error
 	if parks {
 		if conn, raw, err := takeOver(tcp); err == nil {
 			t.conn, t.raw = conn, raw
 			return true
-		}
+		} // there are no descriptors left, say: it goes on as it is
 	}
-	t.raw, err = tcp.SyscallConn()
+	raw, err := tcp.SyscallConn()
+	t.raw = raw
 	return err == nil
 }
 
