@@ -75,7 +75,7 @@ type abortedTxn struct{ producer, first int64 }
 
 // fetch asks a leader once for records of one partition.
 func (c *Client) fetch(ctx context.Context, q fetchAsk) (fetched, error) {
-	outs, err := c.fetchMany(ctx, []*pull{{ask: q}}, q.maxWait)
+	outs, err := c.fetchMany(ctx, []*pull{{ask: q}}, q.maxWait, 1)
 	if err != nil {
 		return fetched{}, err
 	}
@@ -91,9 +91,9 @@ type fetchedOf struct {
 }
 
 // fetchMany asks a leader once for records of several partitions, and waits up
-// to maxWait for the first. All asks are of one leader, version and isolation.
-// The error is about the whole request.
-func (c *Client) fetchMany(ctx context.Context, ws []*pull, maxWait time.Duration) ([]fetchedOf, error) {
+// to maxWait until there are enough bytes. All asks are of one leader, version and
+// isolation. The error is about the whole request.
+func (c *Client) fetchMany(ctx context.Context, ws []*pull, maxWait time.Duration, enough int) ([]fetchedOf, error) {
 	q := ws[0].ask
 	limit := 0
 	for _, w := range ws {
@@ -105,7 +105,7 @@ func (c *Client) fetchMany(ctx context.Context, ws []*pull, maxWait time.Duratio
 		body: func(f *frame) {
 			f.int32(-1) // a consumer
 			f.int32(int32(maxWait.Milliseconds()))
-			f.int32(1) // answer as soon as there is a byte
+			f.int32(int32(enough))
 			// The partitions' limits count. This one is larger, because kfake
 			// forgets the aborted transactions when it is reached.
 			f.int32(int32(limit + maxBatchBytes))

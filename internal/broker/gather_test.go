@@ -180,6 +180,51 @@ func TestAReaderThatLeavesTakesNobodyAlong(t *testing.T) {
 	all.Wait()
 }
 
+// TestARequestThatIsTooEarlyWaitsAtTheLeader, and is answered before its time is
+// over when there is enough to read.
+func TestARequestThatIsTooEarlyWaitsAtTheLeader(t *testing.T) {
+	env := brokertest.Start(t)
+	topic := env.Topic(t, 1)
+	type ask struct{ minBytes, maxWait int32 }
+	asked := make(chan ask, 100)
+	env.Kfake.ControlKey(1, func(r kmsg.Request) (kmsg.Response, error, bool) {
+		env.Kfake.KeepControl()
+		if f, ok := r.(*kmsg.FetchRequest); ok {
+			asked <- ask{f.MinBytes, f.MaxWaitMillis}
+		}
+		return nil, nil, false
+	})
+	p := env.Client.NewPuller(func() time.Duration { return time.Minute }, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	write := func(size int) {
+		_, err := env.Client.Append(t.Context(), topic, 0, []broker.AppendRecord{{Value: make([]byte, size)}})
+		require.NoError(t, err)
+	}
+	write(1)
+	r := p.NewReader(topic, stream.TopicID{}, 0)
+	defer r.Close()
+	var got []int
+	require.NoError(t, r.Follow(t.Context(), 0, 1<<20, time.Second, func(s broker.Span) bool {
+		for _, rec := range s.Records {
+			got = append(got, len(rec.Value))
+		}
+		if len(got) == 1 {
+			write(80 << 10)
+		}
+		return len(got) < 2
+	}))
+	require.Equal(t, []int{1, 80 << 10}, got)
+	first, second := <-asked, <-asked
+	require.EqualValues(t, 1, first.minBytes)
+	require.EqualValues(t, 64<<10, second.minBytes)
+	require.Greater(t, second.maxWait, int32(10_000))
+	require.Empty(t, asked)
+	cancel()
+	require.NoError(t, <-done)
+}
+
 func TestAPullerEndsWhoeverStillFollows(t *testing.T) {
 	env := brokertest.Start(t)
 	topic := env.Topic(t, 1)

@@ -23,6 +23,8 @@ import (
 // Requests to one leader follow each other no faster than the pace says, on
 // average, so that what comes within that time is read together; after a quiet
 // time a burst of them may go at once, so that what comes alone is read at once.
+// A request that is too early goes nevertheless and waits at the leader: a pause
+// here would be one more wake-up.
 type Puller struct {
 	// static after NewPuller
 	client *Client
@@ -54,6 +56,9 @@ const (
 	// pullRegroup is how long partitions in which nothing happened are given
 	// to come back and share the next request.
 	pullRegroup = 2 * time.Millisecond
+	// pullEnough is what a request that waits for the pace's sake waits for at
+	// most, bytes: with so much to read a request costs little.
+	pullEnough = 64 << 10
 )
 
 // errPullerEnded says that Run has ended, or was never called.
@@ -183,7 +188,7 @@ type pullLeader struct {
 	mu      sync.Mutex
 	waiting []*pull   // guarded by mu; who was answered last comes last
 	due     time.Time // guarded by mu; the pace
-	hold    time.Time // guarded by mu; no request before that
+	hold    time.Time // guarded by mu; no request leaves before that
 }
 
 func (l *pullLeader) queue(w *pull) {
@@ -280,8 +285,8 @@ func (l *pullLeader) loop(ctx context.Context) error {
 			return nil
 		case <-l.wake:
 		}
-		for ws := l.next(ctx); len(ws) > 0; ws = l.take() {
-			if !l.puller.spawn(func() { l.fly(ctx, ws) }) {
+		for ws, early := l.next(ctx); len(ws) > 0; ws = l.take() {
+			if !l.puller.spawn(func() { l.fly(ctx, ws, early) }) {
 				return nil
 			}
 		}
@@ -290,23 +295,28 @@ func (l *pullLeader) loop(ctx context.Context) error {
 
 // fly sends one request after the other for whatever waits: who has served an
 // answer asks again, so that nobody has to be woken for it.
-func (l *pullLeader) fly(ctx context.Context, ws []*pull) {
+func (l *pullLeader) fly(ctx context.Context, ws []*pull, early time.Duration) {
 	for len(ws) > 0 {
-		l.ask(ctx, ws)
-		ws = l.next(ctx)
+		l.ask(ctx, ws, early)
+		ws, early = l.next(ctx)
 	}
 }
 
-// next waits until the next request is due, and cuts it off what waits. None:
-// nothing waits, or ctx has ended.
-func (l *pullLeader) next(ctx context.Context) []*pull {
+// next cuts the next request off what waits, and says how much too early it is.
+// None: nothing waits, or ctx has ended.
+func (l *pullLeader) next(ctx context.Context) (ws []*pull, early time.Duration) {
 	if !l.any() {
-		return nil
+		return nil, 0
 	}
-	if d := l.pace(time.Now()); d > 0 && !sleep(ctx, d) {
-		return nil
+	early, hold := l.pace(time.Now())
+	if hold > 0 {
+		if !sleep(ctx, max(early, hold)) {
+			return nil, 0
+		}
+		early = 0
 	}
-	return l.take()
+	// Leaders count in ms. What is cut off here is made up for later.
+	return l.take(), early.Round(time.Millisecond)
 }
 
 func (l *pullLeader) any() bool {
@@ -315,17 +325,22 @@ func (l *pullLeader) any() bool {
 	return len(l.waiting) > 0
 }
 
-// pace is how long the next request has to wait: a token bucket.
-func (l *pullLeader) pace(now time.Time) time.Duration {
+// pace is how much too early a request is, by a token bucket, and how long it
+// has to be held back here in any case.
+func (l *pullLeader) pace(now time.Time) (early, hold time.Duration) {
 	every := l.puller.pace()
+	burst := time.Duration(l.puller.burst) * every
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.due.Before(now) {
 		l.due = now
 	}
-	wait := l.due.Sub(now) - time.Duration(l.puller.burst-1)*every
 	l.due = l.due.Add(every)
-	return max(wait, l.hold.Sub(now))
+	// What was answered before its time is not held against later ones for long.
+	if most := now.Add(burst + every); l.due.After(most) {
+		l.due = most
+	}
+	return max(l.due.Sub(now)-burst, 0), l.hold.Sub(now)
 }
 
 // take cuts the next request off what waits.
@@ -357,9 +372,14 @@ func (l *pullLeader) take() []*pull {
 }
 
 // ask sends one request and hands its answer out. Partitions that it brings
-// nothing go back to the queue, unless they have waited long enough.
-func (l *pullLeader) ask(ctx context.Context, ws []*pull) {
-	outs, err := l.puller.client.fetchMany(ctx, ws, l.puller.untilNext(time.Now(), ws))
+// nothing go back to the queue, unless they have waited long enough. One that is
+// too early is answered when that time is over, with whatever there is then.
+func (l *pullLeader) ask(ctx context.Context, ws []*pull, early time.Duration) {
+	wait, enough := early, pullEnough
+	if early <= 0 {
+		wait, enough = l.puller.untilNext(time.Now(), ws), 1
+	}
+	outs, err := l.puller.client.fetchMany(ctx, ws, wait, enough)
 	if err != nil {
 		for _, w := range ws {
 			if w.enter() {
@@ -389,7 +409,7 @@ func (l *pullLeader) ask(ctx context.Context, ws []*pull) {
 		again = append(again, w)
 	}
 	l.mu.Lock()
-	if !news {
+	if !news && early <= 0 {
 		l.hold = now.Add(pullRegroup)
 	}
 	l.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/segmentio/kafka-go"
@@ -273,4 +274,34 @@ func TestAddressesAreSplitAndChecked(t *testing.T) {
 		_, err := New(Options{Addrs: bad})
 		require.Error(t, err, "%s", strings.Join(bad, " "))
 	}
+}
+
+func TestThePaceOfAPuller(t *testing.T) {
+	const every, burst = 2 * time.Millisecond, 4
+	p := (&Client{}).NewPuller(func() time.Duration { return every }, burst)
+	l := &pullLeader{puller: p}
+	now := time.Now()
+	early := func() time.Duration {
+		d, hold := l.pace(now)
+		require.LessOrEqual(t, hold, time.Duration(0))
+		return d
+	}
+	for range burst {
+		require.Zero(t, early(), "a burst goes at once")
+	}
+	require.Equal(t, every, early())
+	for range 10 {
+		require.Equal(t, every, early(), "a leader that answers early is not waited for any longer")
+	}
+	now = now.Add(every)
+	require.Equal(t, every, early())
+	now = now.Add(3 * every / 2)
+	require.Equal(t, every/2, early(), "a late one is made up for")
+	now = now.Add(time.Second)
+	for range burst {
+		require.Zero(t, early())
+	}
+	l.hold = now.Add(time.Millisecond)
+	_, hold := l.pace(now)
+	require.Equal(t, time.Millisecond, hold)
 }
