@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,9 +143,9 @@ func TestALineThatGoesWrongIsClosed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				wrong := false
+				var wrong atomic.Bool
 				s, p := pipes(func(c net.Conn, request []byte) bool {
-					if wrong {
+					if wrong.Load() {
 						return bad(c, request)
 					}
 					return echo(c, request)
@@ -155,7 +156,7 @@ func TestALineThatGoesWrongIsClosed(t *testing.T) {
 				s.give(t.Context(), idle)
 				require.Len(t, s.idle["broker:9092"], 2)
 
-				wrong = true
+				wrong.Store(true)
 				began := time.Now()
 				err = s.roundTrip(t.Context(), 1, asking(2), time.Second)
 				require.Error(t, err)
@@ -170,7 +171,7 @@ func TestALineThatGoesWrongIsClosed(t *testing.T) {
 					_, err := c.Read(make([]byte, 1))
 					require.True(t, disconnected(err), "it is closed: %v", err)
 				}
-				wrong = false
+				wrong.Store(false)
 				require.NoError(t, s.roundTrip(t.Context(), 1, asking(3), time.Second))
 				require.Equal(t, 3, p.dialled)
 				s.closeIdle()
