@@ -3,6 +3,7 @@ package gateway
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -21,7 +22,7 @@ func (takesAll) close(protocol.CloseCode) {}
 func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 	limits := &snapshotLimits{}
 	m := newMetrics(nil, limits)
-	sh := newShard(&errgroup.Group{}, m, slog.New(slog.DiscardHandler))
+	sh := newShard(&errgroup.Group{}, newCores(1), m, slog.New(slog.DiscardHandler))
 	f := newFakeFeed()
 	f.add("t", 1)
 	makeOne := func(live bool) *session {
@@ -52,4 +53,33 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 	require.True(t, other.behind())
 	other.gone = true // its conversation is no longer the loop's
 	require.False(t, other.behind())
+}
+
+func TestACoreIsLeftToWhoIsLive(t *testing.T) {
+	all := newCores(3)
+	shards := make([]*shard, 3)
+	for i := range shards {
+		shards[i] = newShard(&errgroup.Group{}, all, newMetrics(nil, &snapshotLimits{}), slog.New(slog.DiscardHandler))
+		require.Nil(t, shards[i].core(), "who has no bulk asks for no moment")
+		shards[i].bulk, shards[i].bulkAt = []*session{{shardState: shardState{gone: true}}}, time.Now()
+	}
+	all <- struct{}{}
+	all <- struct{}{}
+	last := shards[2]
+	select {
+	case last.core() <- struct{}{}:
+		t.Fatal("no core is left")
+	default:
+	}
+	last.tryBulk()
+	require.Len(t, last.bulk, 1, "the others have their moments")
+	last.bulkAt = time.Now().Add(-2 * bulkEach)
+	last.tryBulk()
+	require.Empty(t, last.bulk, "nobody who replays waits for ever")
+
+	<-all
+	shards[1].tryBulk()
+	require.Empty(t, shards[1].bulk)
+	require.Len(t, all, 1, "it was given back")
+	require.Equal(t, 1, cap(newCores(1)), "a shard alone has its moment")
 }

@@ -19,7 +19,8 @@
 // streams and other connections have a loop each. Sessions of a shard that
 // stand at one place of a topic sit in a lane, which reads and writes for all
 // of them at once (see lane); only what is special to one of them, and whoever
-// is behind, is turned by itself.
+// is behind, is turned by itself. Who replays stands behind who is live, and all
+// shards but one at most serve such at the same time (see cores).
 //
 // On Linux the same sockets have no goroutine that reads either: they are parked
 // in an epoll set, and about one worker per core reads what comes (see readers).
@@ -215,8 +216,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	group := &errgroup.Group{}
 	shards := make([]*shard, runtime.GOMAXPROCS(0))
+	cores := newCores(len(shards))
 	for i := range shards {
-		shards[i] = newShard(group, s.metrics, s.o.Logger)
+		shards[i] = newShard(group, cores, s.metrics, s.o.Logger)
 		group.Go(shards[i].run)
 	}
 	readers := s.newReaders()

@@ -27,6 +27,7 @@ type shard struct {
 	metrics *metrics
 	log     *slog.Logger
 	woken   chan struct{} // to run; holds one; never closed
+	cores   cores         // of all shards
 
 	mu     sync.Mutex
 	ready  []*session // guarded by mu: woken, each once
@@ -40,6 +41,7 @@ type shard struct {
 	taken   []*session // what was ready, with the room of the last
 	called  []*lane    // what was due, likewise
 	bulk    []*session // woken, and behind; they wait for their moment
+	bulkAt  time.Time  // the last one's end, or since when there is bulk
 	lanes   map[laneKey]*lane
 	rests   rests
 	timers  timerHeap
@@ -99,8 +101,8 @@ type shardState struct {
 	timerNo int       // its place there + 1; 0 = it is not there
 }
 
-func newShard(group *errgroup.Group, m *metrics, log *slog.Logger) *shard {
-	sh := &shard{group: group, metrics: m, log: log, woken: make(chan struct{}, 1), lanes: map[laneKey]*lane{}}
+func newShard(group *errgroup.Group, all cores, m *metrics, log *slog.Logger) *shard {
+	sh := &shard{group: group, cores: all, metrics: m, log: log, woken: make(chan struct{}, 1), lanes: map[laneKey]*lane{}}
 	sh.attempt.init()
 	return sh
 }
@@ -173,7 +175,8 @@ func (sh *shard) run() error {
 		}
 		sh.serveTaken()
 		sh.serveDue()
-		if sh.serveBulk() || busy {
+		if busy {
+			sh.tryBulk()
 			continue
 		}
 		if wait, any := sh.pause(time.Now()); any {
@@ -187,6 +190,8 @@ func (sh *shard) run() error {
 		select {
 		case <-sh.woken:
 		case <-timer.C:
+		case sh.core() <- struct{}{}:
+			sh.useCore()
 		}
 	}
 }
