@@ -346,3 +346,33 @@ func TestAnEndedRunKeepsItsRounds(t *testing.T) {
 		t.Errorf("a work that is done once was done %d times, %v", len(all), err)
 	}
 }
+
+func TestWhatTheKernelHolds(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 0100007F:1F90 0100007F:A001 01 00012345:00000000 01:00000018 00000000     0        0 2 2 0 20 4 30 10 -1
+   2: 0100007F:A001 0100007F:1F90 01 00000000:00012345 00:00000000 00000000     0        0 3 1 0 20 4 30 10 -1
+   3: 0100007F:1F90 0100007F:A002 01 00000000:00000000 00:00000000 00000000     0        0 4 1 0 20 4 30 10 -1
+   4: 0100007F:1F91 0100007F:A003 01 00000007:00000000 00:00000000 00000000     0        0 5 1 0 20 4 30 10 -1
+`
+	got, err := unsentOf(table, "127.0.0.1:8080")
+	if err != nil || len(got) != 2 || got["40961"] != 0x12345 || got["40962"] != 0 {
+		t.Errorf("%v %v", got, err)
+	}
+}
+
+// Clients that do not read are told of, and the others get everything.
+func TestStalledClientsAreTold(t *testing.T) {
+	w := work{Name: "small", Subs: 8, Rate: 1500, Size: 4000, Stalled: 2, Servers: []string{"tapecast@10"}}
+	rows, err := w.run(t.Context(), testEnv(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all(t, rows[0])
+	if v, _ := rows[0].get(kernelKB); v < 10 {
+		t.Errorf("the kernel holds %v kB of a client that does not read", v)
+	}
+	if v, ok := rows[0].get(oursKB); !ok || v < 0 || v > 8 {
+		t.Errorf("the gateway holds %v kB of it", v)
+	}
+}

@@ -81,6 +81,7 @@ const perClient = 7500 // sessions of a client process: descriptors are bounded
 // bench is one server with its clients and, for tapecast, the hand that feeds it.
 type bench struct {
 	server  *process
+	addr    string // the server's
 	clients []*process
 	hand    *hand
 	on      flagged
@@ -133,6 +134,7 @@ func (b *bench) connect(w work, c candidate) error {
 	if err != nil {
 		return fmt.Errorf("the server did not start: %w", err)
 	}
+	b.addr = addr
 	if b.empty, err = b.server.tell("gc"); err != nil {
 		return err
 	}
@@ -253,7 +255,7 @@ func measure(ctx context.Context, w work, c candidate, name string, e *env) (r r
 		return r, err
 	}
 	addFigures(&r, w, from, to, last)
-	return r, nil
+	return r, b.addStalled(ctx, &r, w)
 }
 
 // addIdle adds what idle connections need, with what the empty server has and

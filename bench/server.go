@@ -166,6 +166,7 @@ func newTapecast(hold time.Duration, addrs []string) (*tapecast, error) {
 	}
 	t := &tapecast{group: &errgroup.Group{}, mux: http.NewServeMux()}
 	room.Register(t.mux)
+	room.RegisterAdmin(t.mux) // for what stalled clients hold
 	ctx := context.Background()
 	t.group.Go(func() error { return cat.Run(ctx) })
 	t.group.Go(func() error { return tapes.Run(ctx) })
