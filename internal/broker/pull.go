@@ -23,8 +23,9 @@ import (
 // Requests to one leader follow each other no faster than the pace says, on
 // average, so that what comes within that time is read together; after a quiet
 // time a burst of them may go at once, so that what comes alone is read at once.
-// A request that is too early goes nevertheless and waits at the leader: a pause
-// here would be one more wake-up.
+// A request that is too early goes nevertheless and waits at the leader, if it is
+// the only one: a pause here would be one more wake-up. Where there are several
+// they pause here, and become one by it.
 type Puller struct {
 	// static after NewPuller
 	client *Client
@@ -189,6 +190,7 @@ type pullLeader struct {
 	waiting []*pull   // guarded by mu; who was answered last comes last
 	due     time.Time // guarded by mu; the pace
 	hold    time.Time // guarded by mu; no request leaves before that
+	flights int       // guarded by mu; how many fly
 }
 
 func (l *pullLeader) queue(w *pull) {
@@ -285,7 +287,7 @@ func (l *pullLeader) loop(ctx context.Context) error {
 			return nil
 		case <-l.wake:
 		}
-		for ws, early := l.next(ctx); len(ws) > 0; ws = l.take() {
+		for ws, early := l.next(ctx, 0); len(ws) > 0; ws = l.take() {
 			if !l.puller.spawn(func() { l.fly(ctx, ws, early) }) {
 				return nil
 			}
@@ -296,20 +298,30 @@ func (l *pullLeader) loop(ctx context.Context) error {
 // fly sends one request after the other for whatever waits: who has served an
 // answer asks again, so that nobody has to be woken for it.
 func (l *pullLeader) fly(ctx context.Context, ws []*pull, early time.Duration) {
+	l.fliers(1)
+	defer l.fliers(-1)
 	for len(ws) > 0 {
 		l.ask(ctx, ws, early)
-		ws, early = l.next(ctx)
+		ws, early = l.next(ctx, 1)
 	}
 }
 
+// fliers counts those that fly.
+func (l *pullLeader) fliers(more int) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flights += more
+	return l.flights
+}
+
 // next cuts the next request off what waits, and says how much too early it is.
-// None: nothing waits, or ctx has ended.
-func (l *pullLeader) next(ctx context.Context) (ws []*pull, early time.Duration) {
+// own is 1 for who flies. None: nothing waits, or ctx has ended.
+func (l *pullLeader) next(ctx context.Context, own int) (ws []*pull, early time.Duration) {
 	if !l.any() {
 		return nil, 0
 	}
 	early, hold := l.pace(time.Now())
-	if hold > 0 {
+	if hold > 0 || early > 0 && l.fliers(0) > own {
 		if !sleep(ctx, max(early, hold)) {
 			return nil, 0
 		}
@@ -329,18 +341,21 @@ func (l *pullLeader) any() bool {
 // has to be held back here in any case.
 func (l *pullLeader) pace(now time.Time) (early, hold time.Duration) {
 	every := l.puller.pace()
-	burst := time.Duration(l.puller.burst) * every
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.due.Before(now) {
 		l.due = now
 	}
+	early = max(l.due.Sub(now)-time.Duration(l.puller.burst-1)*every, 0)
 	l.due = l.due.Add(every)
-	// What was answered before its time is not held against later ones for long.
-	if most := now.Add(burst + every); l.due.After(most) {
-		l.due = most
-	}
-	return max(l.due.Sub(now)-burst, 0), l.hold.Sub(now)
+	return early, l.hold.Sub(now)
+}
+
+// forgive makes good what a request was answered before its time.
+func (l *pullLeader) forgive(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.due = l.due.Add(-d)
 }
 
 // take cuts the next request off what waits.
@@ -375,11 +390,17 @@ func (l *pullLeader) take() []*pull {
 // nothing go back to the queue, unless they have waited long enough. One that is
 // too early is answered when that time is over, with whatever there is then.
 func (l *pullLeader) ask(ctx context.Context, ws []*pull, early time.Duration) {
+	sent := time.Now()
 	wait, enough := early, pullEnough
 	if early <= 0 {
-		wait, enough = l.puller.untilNext(time.Now(), ws), 1
+		wait, enough = l.puller.untilNext(sent, ws), 1
 	}
 	outs, err := l.puller.client.fetchMany(ctx, ws, wait, enough)
+	paused := early > 0
+	if took := time.Since(sent); took < early {
+		l.forgive(early - took)
+		paused = false
+	}
 	if err != nil {
 		for _, w := range ws {
 			if w.enter() {
@@ -409,7 +430,7 @@ func (l *pullLeader) ask(ctx context.Context, ws []*pull, early time.Duration) {
 		again = append(again, w)
 	}
 	l.mu.Lock()
-	if !news && early <= 0 {
+	if !news && !paused {
 		l.hold = now.Add(pullRegroup)
 	}
 	l.mu.Unlock()
