@@ -366,30 +366,46 @@ func TestHolds(t *testing.T) {
 // without a hold.
 func TestEventsWaitForTheirTopicsHold(t *testing.T) {
 	const hold = 2 * time.Second
-	for _, subs := range [][]string{{"trade", "screen"}, {"screen"}} { // by itself, and in a lane
-		r := newRig(t, false, func(o *Options) { o.Holds = []TopicHold{{"screen", hold}} })
-		r.feed.add("trade", 1)
-		r.feed.add("screen", 1)
-		c := r.connect()
-		for _, topic := range subs {
-			c.send(`{"cmd":"sub","id":"` + topic + `","topic":"` + topic + `"}`)
-			c.event("subscribed")
-		}
-		began := time.Now()
+	held := func(o *Options) { o.Holds = []TopicHold{{"screen", hold}} }
+	t.Run("by itself", func(t *testing.T) {
+		r := newRig(t, false, held)
+		c := r.follow("trade", "screen")
 		r.feed.produce("screen", 0, "", "1") // nothing rests: it leaves at once
 		require.Equal(t, "screen", c.frame()["topic"])
 		r.feed.produce("screen", 0, "", "2")
-		for i := range len(subs) - 1 {
-			r.feed.produce("trade", 0, "", "3")
-			if i == 0 {
-				// What is due when somebody writes leaves with it, whatever its hold.
-				got := []any{c.frame()["topic"], c.frame()["topic"]}
-				require.ElementsMatch(t, []any{"screen", "trade"}, got)
-			}
-		}
-		if len(subs) == 1 {
+		r.feed.produce("trade", 0, "", "3")
+		// What is due when somebody writes leaves with it, whatever its hold.
+		require.ElementsMatch(t, []any{"screen", "trade"}, []any{c.frame()["topic"], c.frame()["topic"]})
+	})
+	t.Run("in a lane", func(t *testing.T) {
+		r := newRig(t, false, held)
+		c := r.follow("screen")
+		// A session that takes its seat, or leaves it, begins anew: an event may
+		// leave early then, as a hold is how long events wait at most.
+		for try := 1; ; try++ {
+			began := time.Now()
+			r.feed.produce("screen", 0, "", "1")
+			r.feed.produce("screen", 0, "", "2")
 			require.Equal(t, "screen", c.frame()["topic"])
-			require.GreaterOrEqual(t, time.Since(began), hold/2, "it did not wait for more")
+			require.Equal(t, "screen", c.frame()["topic"])
+			r.feed.produce("screen", 0, "", "3")
+			require.Equal(t, "screen", c.frame()["topic"])
+			if time.Since(began) >= hold/2 {
+				return
+			}
+			require.Less(t, try, 10, "nothing waits for more")
 		}
+	})
+}
+
+// follow connects a client that follows topics of one partition.
+func (r *rig) follow(topics ...string) *client {
+	r.t.Helper()
+	c := r.connect()
+	for _, topic := range topics {
+		r.feed.add(topic, 1)
+		c.send(`{"cmd":"sub","id":"` + topic + `","topic":"` + topic + `"}`)
+		c.event("subscribed")
 	}
+	return c
 }
