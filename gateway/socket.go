@@ -20,7 +20,7 @@ import (
 
 // Bounds of a socket.
 const (
-	sendBuffer  = 128 << 10 // the kernel's, per socket: a stalled reader holds that much
+	sendBuffer  = 96 << 10 // the kernel's, per socket, which doubles it and may go beyond by a write: a stalled reader holds that much
 	tlsChunk    = 16 << 10
 	goodbyeTime = 2 * time.Second // for the client's answer to a close
 	maxFloods   = 64              // commands over the limit, one after the other, before the close
