@@ -280,6 +280,23 @@ func TestWhatRetentionRemovedIsAGap(t *testing.T) {
 	require.NotZero(t, testutil.ToFloat64(b.feed.metrics.verdicts["retention"]))
 }
 
+// A cursor may stand beyond the tape's head and below what Kafka still has. It
+// asks once, and not in a circle until the tape has come there.
+func TestACursorBeyondTheTapeBelowWhatIsRetained(t *testing.T) {
+	b := newBench(t, func(o *Options) { o.Silence = time.Minute }) // nobody moves the tape
+	topic := b.topic(1)
+	b.produce(topic, 0, repeat(10, "a")...)
+	f := b.fan()
+	c := b.open(topic)
+	f.send(f.wants(topic, ""), f.section(c.sub, 0, 3, 3, 3))
+	c.goLive()
+	b.deleteBefore(topic, 0, 9)
+	c.at[0] = 7
+	c.upTo(0, 10)
+	require.Equal(t, []Gap{{7, 9, CauseRetention}}, c.gaps[0])
+	require.Equal(t, []int64{9}, c.got[0])
+}
+
 func TestATopicThatIsMadeAgainResets(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.Silence = 300 * time.Millisecond })
 	topic := b.topic(1)

@@ -337,14 +337,15 @@ func (s *Sub) fromTape(p *partition, cursor int64, r reading, limit int) Chunk {
 }
 
 // ahead judges a cursor beyond the tape's head: the tape will get there, or
-// the log ends before it. Where somebody has read the log from there already,
-// that answers the question, and asking it again would go in a circle.
+// the log ends before it. Where somebody has read the log from there already, or
+// it is known to begin behind it, that answers the question, and asking it again
+// would go in a circle.
 func (s *Sub) ahead(p *partition, cursor int64, limit int) Chunk {
 	c := Chunk{From: cursor, To: cursor, Status: AtHead}
 	if p.end.Load() >= cursor {
 		return c
 	}
-	if b, _ := s.feed.env.cache.find(p.shelf, cursor); b != nil {
+	if b, start := s.feed.env.cache.find(p.shelf, cursor); b != nil || cursor < start {
 		return s.fromKafka(p, cursor, limit)
 	}
 	res, done := s.ask(p, cursor)
