@@ -60,6 +60,11 @@ func (t *socket) write(b *block) error {
 	if t.attempt != nil {
 		return t.offer(b)
 	}
+	if t.waits() { // it ends in the turn that cut a frame: what it says last stands behind that
+		if err := t.await(); err != nil {
+			return err
+		}
+	}
 	end := time.Time{}
 	if _, lag := t.limits(); lag > 0 {
 		end = time.Now().Add(lag)
@@ -175,6 +180,10 @@ func (t *socket) close(code protocol.CloseCode) {
 	var body []byte
 	if code != closeEmpty {
 		body = binary.BigEndian.AppendUint16(nil, uint16(code))
+	}
+	if t.waits() && t.await() != nil { // as in write
+		_ = t.conn.Close()
+		return
 	}
 	_ = t.conn.SetWriteDeadline(time.Now().Add(goodbyeTime))
 	if _, err := t.conn.Write(appendFrame(nil, opClose, body)); err != nil {

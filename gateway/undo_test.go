@@ -1,10 +1,15 @@
 package gateway
 
 import (
+	"encoding/binary"
+	"io"
+	"net"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/protocol"
 )
 
 // TestAStalledClientHoldsTheRestOfOneFrame has clients of every kind stop
@@ -106,4 +111,23 @@ func TestAStalledClientOfBatchesHoldsOneMessage(t *testing.T) {
 			require.Equal(t, seq(0, events), got)
 		})
 	}
+}
+
+// What a session says last stands behind the frame that its socket has not
+// taken whole, never inside it.
+func TestTheLastWordIsBehindAFrameThatWasCut(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close() //nolint:errcheck // in memory
+	s := &socket{conn: near, terms: &terms{}, rest: []byte("the rest")}
+	s.hurry()
+	go func() {
+		_ = s.write(&block{buf: []byte(", bye")})
+		s.rest = []byte(", more")
+		s.close(protocol.CloseSlow)
+		_ = near.Close()
+	}()
+	want := append([]byte("the rest, bye, more"), appendFrame(nil, opClose, binary.BigEndian.AppendUint16(nil, uint16(protocol.CloseSlow)))...)
+	got, err := io.ReadAll(far)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
 }

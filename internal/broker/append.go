@@ -44,7 +44,7 @@ func (c *Client) Append(ctx context.Context, topic string, partition int32, recs
 				continue
 			}
 		}
-		if disconnected(err) {
+		if unreached(err) {
 			c.forget(topic)
 		}
 		if isCode(err, kafka.MessageSizeTooLarge, kafka.RecordListTooLarge) {

@@ -205,7 +205,7 @@ func (a *Appender) verdict(ctx context.Context, it *appending) error {
 		a.client.forget(it.topic)
 		_, err := a.client.Append(ctx, it.topic, it.partition, []AppendRecord{{Value: it.value}})
 		return err
-	case disconnected(err):
+	case unreached(err):
 		a.client.forget(it.topic)
 	case isCode(err, kafka.MessageSizeTooLarge, kafka.RecordListTooLarge):
 		err = fmt.Errorf("%w: %w", ErrRecordTooLarge, err)

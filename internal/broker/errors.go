@@ -88,6 +88,12 @@ func disconnected(err error) bool {
 		errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
 
+// unreached tells whether a broker was not reached, or did not answer: another
+// one may lead by now, or the same at another address.
+func unreached(err error) bool {
+	return disconnected(err) || isNet(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
 func isNet(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) || errors.Is(err, syscall.ECONNREFUSED)

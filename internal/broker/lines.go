@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,14 +60,47 @@ type line struct {
 // Read implements io.Reader.
 func (l *line) Read(b []byte) (int, error) { return l.in.Read(b) }
 
-// know learns the brokers' addresses. Whoever is not among them is no broker.
+// know learns the brokers' addresses. Whoever is not among them is no broker, and
+// its idle lines are closed, as are those that have been idle for long.
 func (s *lines) know(brokers map[int32]string) {
 	if len(brokers) == 0 {
 		return
 	}
+	for _, old := range s.learn(brokers, time.Now()) {
+		_ = old.Close()
+	}
+}
+
+// learn returns what is to be closed.
+func (s *lines) learn(brokers map[int32]string, now time.Time) (old []*line) {
+	here := make(map[string]bool, len(brokers))
+	for _, addr := range brokers {
+		here[addr] = true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.addrs = brokers
+	for addr, have := range s.idle {
+		n := len(have)
+		if here[addr] {
+			n = aged(have, now)
+		}
+		old = append(old, have[:n]...)
+		if have = slices.Delete(have, 0, n); len(have) == 0 {
+			delete(s.idle, addr)
+		} else {
+			s.idle[addr] = have
+		}
+	}
+	return old
+}
+
+// aged tells how many idle lines, from the one that was used longest ago on, are not good any more.
+func aged(have []*line, now time.Time) (n int) {
+	for n < len(have) && !have[n].good(now) {
+		n++
+	}
+	return n
 }
 
 // roundTrip sends a request to a broker and reads its answer, which has to be
@@ -77,12 +111,13 @@ func (s *lines) roundTrip(ctx context.Context, to int32, x *exchange, wait time.
 		return err
 	}
 	deadline := time.Now().Add(wait)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
+	hasty, ok := ctx.Deadline()
+	if ok = ok && hasty.Before(deadline); ok {
+		deadline = hasty
 	}
 	if err := l.exchange(ctx, x, deadline); err != nil {
 		_ = l.Close()
-		if !errors.Is(ctx.Err(), context.Canceled) { // that was the caller, not the broker
+		if late := errors.Is(err, context.DeadlineExceeded); ctx.Err() == nil && !(ok && late) { // else it was the caller, not the broker
 			s.drop(l.addr)
 		}
 		return fmt.Errorf("ask broker %d at %s: %w", to, l.addr, err)
@@ -164,15 +199,9 @@ func (s *lines) push(l *line, open bool) (old []*line) {
 		return []*line{l}
 	}
 	have := append(s.idle[l.addr], l)
-	n := 0
-	for n < len(have) && !have[n].good(l.used) {
-		n++
-	}
-	if n > 0 {
-		old = append(old, have[:n]...)
-		have = append(have[:0], have[n:]...)
-	}
-	s.idle[l.addr] = have
+	n := aged(have, l.used)
+	old = slices.Clone(have[:n])
+	s.idle[l.addr] = slices.Delete(have, 0, n)
 	return old
 }
 

@@ -287,3 +287,62 @@ func TestALoginEnds(t *testing.T) {
 		})
 	}
 }
+
+func TestLinesToWhereNoBrokerIsAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := pipes(echo)
+		defer s.closeIdle()
+		for range 3 { // each time the broker starts again it has another address
+			var ls []*line
+			for range 4 {
+				l, err := s.take(t.Context(), 1)
+				require.NoError(t, err)
+				ls = append(ls, l)
+			}
+			for i, l := range ls {
+				require.NoError(t, l.exchange(t.Context(), asking(int32(i)), time.Now().Add(time.Second)))
+				s.give(t.Context(), l)
+			}
+			time.Sleep(time.Second)
+			s.know(map[int32]string{1: time.Now().Format("h150405") + ":9092"})
+		}
+		require.NoError(t, s.roundTrip(t.Context(), 1, asking(9), time.Second))
+		require.Len(t, s.idle, 1)
+		open := 0
+		for _, c := range p.conns {
+			_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			if _, err := c.Read(make([]byte, 1)); !disconnected(err) {
+				open++
+			}
+		}
+		require.Equal(t, 1, open)
+		time.Sleep(2 * lineIdle)
+		s.know(s.addrs)
+		require.Empty(t, s.idle, "what is idle for long is closed when metadata come, too")
+	})
+}
+
+// A caller that is in a hurry says nothing about the broker.
+func TestACallersDeadlineKeepsTheIdleLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := pipes(func(c net.Conn, b []byte) bool {
+			time.Sleep(time.Second)
+			return echo(c, b)
+		})
+		defer s.closeIdle()
+		other, err := s.take(t.Context(), 1)
+		require.NoError(t, err)
+		require.NoError(t, other.exchange(t.Context(), asking(1), time.Now().Add(time.Minute)))
+		hasty, err := s.take(t.Context(), 1)
+		require.NoError(t, err)
+		s.give(t.Context(), other)
+		s.give(t.Context(), hasty)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, s.roundTrip(ctx, 1, asking(2), time.Minute), context.DeadlineExceeded)
+		require.Len(t, s.idle["broker:9092"], 1)
+		require.Error(t, s.roundTrip(t.Context(), 1, asking(3), 100*time.Millisecond), "the broker is slow")
+		require.Empty(t, s.idle["broker:9092"])
+		time.Sleep(2 * time.Second) // the peer's answers come to their end
+	})
+}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -161,4 +165,48 @@ func TestALeaderThatDiesLosesAndDoublesNothing(t *testing.T) {
 	progress()
 	close(stop)
 	verify(t, env, topic, partitions, <-done)
+}
+
+// TestAnAppendFindsTheNextLeader has a broker refuse while metadata still name it,
+// until others are elected.
+func TestAnAppendFindsTheNextLeader(t *testing.T) {
+	env := brokertest.StartWith(t, threeBrokers)
+	topic := env.Topic(t, 1)
+	require.NoError(t, env.Kfake.MoveTopicPartition(topic, 0, 2))
+	var dead atomic.Bool
+	var mu sync.Mutex
+	var conns []net.Conn
+	c, err := broker.New(broker.Options{Addrs: env.Addrs, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr == env.Addrs[2] && dead.Load() {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+		}
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err == nil && addr == env.Addrs[2] {
+			mu.Lock()
+			conns = append(conns, conn)
+			mu.Unlock()
+		}
+		return conn, err
+	}})
+	require.NoError(t, err)
+	defer c.Close()
+	one := []broker.AppendRecord{{Value: []byte("x")}}
+	_, err = c.Append(t.Context(), topic, 0, one)
+	require.NoError(t, err)
+
+	dead.Store(true)
+	mu.Lock()
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+	mu.Unlock()
+	for range 3 { // before the election
+		_, err = c.Append(t.Context(), topic, 0, one)
+		require.Error(t, err)
+	}
+	require.NoError(t, env.Kfake.RemoveNode(2)) // elects others
+	require.Eventually(t, func() bool {
+		_, err = c.Append(t.Context(), topic, 0, one)
+		return err == nil
+	}, 20*time.Second, 20*time.Millisecond, "%v", err)
 }
