@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,10 +65,15 @@ func (p *proxies) poison(i int, kind, way string, attributes string) (heal func(
 
 // cut breaks all connections to broker i. Another proxy takes the place of the
 // one that was there: to take a toxic out of one whose connections are ending
-// may wait for ever (toxiproxy 2.5).
+// may wait for ever (toxiproxy 2.5). The port may be somebody's outgoing one
+// for a moment.
 func (p *proxies) cut(i int) {
 	p.all[i].Stop()
-	if err := p.start(i); err != nil {
+	err := p.start(i)
+	for end := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); err = p.start(i) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err != nil {
 		p.t.Errorf("proxy %d: %v", i, err)
 	}
 }
@@ -118,6 +125,7 @@ func TestProxiesHealUnderTraffic(t *testing.T) {
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(time.Minute)))
 	_, err = c.Write([]byte("x"))
 	require.NoError(t, err)
 	_, err = io.ReadFull(c, make([]byte, 1))

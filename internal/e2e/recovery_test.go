@@ -75,7 +75,7 @@ func (w *watcher) heard(since time.Time) bool {
 
 // stormClients is how many clients return at once: TAPECAST_TEST_STORM, or 1,000.
 // A tenth of them, at most 1,000, get events.
-func stormClients() int { return int(envFloat("TAPECAST_TEST_STORM", 1000)) }
+func stormClients(t *testing.T) int { return int(envFloat(t, "TAPECAST_TEST_STORM", 1000)) }
 
 // storm kills the gateway of many clients, and tells after which time half of
 // them, and all, are subscribed at the other one.
@@ -86,7 +86,7 @@ func storm(t *testing.T, ctx context.Context, s *stack, topic string) (half, all
 		s.gateways[0].restart()
 	default:
 	}
-	n := stormClients()
+	n := stormClients(t)
 	back := make(chan time.Time, 10*n)
 	cls := make([]*client.Client, n)
 	defer func() {
@@ -291,5 +291,5 @@ func TestRecoveryTimes(t *testing.T) {
 		return
 	}
 	half, all := storm(t, ctx, s, topic)
-	fmt.Fprintf(&table, "| the gateway of %d clients is killed: until they are subscribed elsewhere | %s | %s |\n", stormClients(), half, all)
+	fmt.Fprintf(&table, "| the gateway of %d clients is killed: until they are subscribed elsewhere | %s | %s |\n", stormClients(t), half, all)
 }
