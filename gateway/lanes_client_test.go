@@ -176,13 +176,13 @@ func (c *laneClient) connection(ctx context.Context) bool {
 		c.subscribe(l)
 	}
 	for left := c.rnd.IntN(1500); ; left-- {
-		if c.w.calm.Load() {
-			if c.done() {
-				return true
-			}
-		} else if left < 0 {
+		switch calm := c.w.calm.Load(); {
+		case calm && c.done():
+			return true
+		case calm:
+		case left < 0:
 			return false // it goes without a word
-		} else {
+		default:
 			c.whim(ctx)
 		}
 		kind, msg, err := ws.ReadMessage()

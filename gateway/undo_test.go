@@ -117,7 +117,7 @@ func TestAStalledClientOfBatchesHoldsOneMessage(t *testing.T) {
 // taken whole, never inside it.
 func TestTheLastWordIsBehindAFrameThatWasCut(t *testing.T) {
 	near, far := net.Pipe()
-	defer far.Close() //nolint:errcheck // in memory
+	defer far.Close()
 	s := &socket{conn: near, terms: &terms{}, rest: []byte("the rest")}
 	s.hurry()
 	go func() {

@@ -117,7 +117,7 @@ func (s *lines) roundTrip(ctx context.Context, to int32, x *exchange, wait time.
 	}
 	if err := l.exchange(ctx, x, deadline); err != nil {
 		_ = l.Close()
-		if late := errors.Is(err, context.DeadlineExceeded); ctx.Err() == nil && !(ok && late) { // else it was the caller, not the broker
+		if late := errors.Is(err, context.DeadlineExceeded); ctx.Err() == nil && (!ok || !late) { // else it was the caller, not the broker
 			s.drop(l.addr)
 		}
 		return fmt.Errorf("ask broker %d at %s: %w", to, l.addr, err)
@@ -198,7 +198,8 @@ func (s *lines) push(l *line, open bool) (old []*line) {
 	if !open || l.age != s.age {
 		return []*line{l}
 	}
-	have := append(s.idle[l.addr], l)
+	s.idle[l.addr] = append(s.idle[l.addr], l)
+	have := s.idle[l.addr]
 	n := aged(have, l.used)
 	old = slices.Clone(have[:n])
 	s.idle[l.addr] = slices.Delete(have, 0, n)
