@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -120,23 +121,21 @@ func (b *bare) waited() bool {
 }
 
 // CloseWrite tells the client that nothing follows.
-func (b *bare) CloseWrite() (err error) {
-	cerr := (*bareRaw)(b).Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }) //nolint:gosec // a descriptor
-	if cerr != nil {
-		return cerr
-	}
-	return err
+func (b *bare) CloseWrite() error {
+	return b.call(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
 }
 
 // SetLinger is net.TCPConn's.
-func (b *bare) SetLinger(sec int) (err error) {
-	cerr := (*bareRaw)(b).Control(func(fd uintptr) {
-		err = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(sec)}) //nolint:gosec // small numbers
+func (b *bare) SetLinger(sec int) error {
+	return b.call(func(fd int) error {
+		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(sec)}) //nolint:gosec // a small number
 	})
-	if cerr != nil {
-		return cerr
-	}
-	return err
+}
+
+// call makes a system call that does not wait.
+func (b *bare) call(f func(fd int) error) (err error) {
+	closed := (*bareRaw)(b).Control(func(fd uintptr) { err = f(int(fd)) }) //nolint:gosec // a descriptor
+	return cmp.Or(closed, err)
 }
 
 // LocalAddr implements net.Conn. Nobody asks for it.
@@ -168,11 +167,5 @@ func (r *bareRaw) Read(f func(fd uintptr) bool) error { return r.Write(f) }
 
 // Write implements syscall.RawConn.
 func (r *bareRaw) Write(f func(fd uintptr) bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.fd < 0 {
-		return net.ErrClosed
-	}
-	f(uintptr(r.fd)) //nolint:gosec // a descriptor
-	return nil
+	return r.Control(func(fd uintptr) { f(fd) })
 }

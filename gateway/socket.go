@@ -60,10 +60,8 @@ func (t *socket) write(b *block) error {
 	if t.attempt != nil {
 		return t.offer(b)
 	}
-	if t.waits() { // it ends in the turn that cut a frame: what it says last stands behind that
-		if err := t.await(); err != nil {
-			return err
-		}
+	if err := t.settle(); err != nil {
+		return err
 	}
 	end := time.Time{}
 	if _, lag := t.limits(); lag > 0 {
@@ -110,6 +108,15 @@ func (t *socket) offer(b *block) error {
 
 // waits tells whether there is a rest.
 func (t *socket) waits() bool { return t.rest != nil }
+
+// settle writes the rest if there is one: a session that ends in the turn that cut
+// a frame says its last words behind that.
+func (t *socket) settle() error {
+	if !t.waits() {
+		return nil
+	}
+	return t.await()
+}
 
 // await writes the rest.
 func (t *socket) await() error {
@@ -181,12 +188,12 @@ func (t *socket) close(code protocol.CloseCode) {
 	if code != closeEmpty {
 		body = binary.BigEndian.AppendUint16(nil, uint16(code))
 	}
-	if t.waits() && t.await() != nil { // as in write
-		_ = t.conn.Close()
-		return
+	err := t.settle()
+	if err == nil {
+		_ = t.conn.SetWriteDeadline(time.Now().Add(goodbyeTime))
+		_, err = t.conn.Write(appendFrame(nil, opClose, body))
 	}
-	_ = t.conn.SetWriteDeadline(time.Now().Add(goodbyeTime))
-	if _, err := t.conn.Write(appendFrame(nil, opClose, body)); err != nil {
+	if err != nil {
 		_ = t.conn.Close()
 		return
 	}

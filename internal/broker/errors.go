@@ -61,7 +61,7 @@ func Retryable(err error) bool {
 	if errors.As(err, &e) {
 		return retryableCode(e)
 	}
-	return disconnected(err) || errors.Is(err, context.DeadlineExceeded) || isNet(err)
+	return unreached(err)
 }
 
 func retryableCode(e kafka.Error) bool {
