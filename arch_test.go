@@ -34,6 +34,7 @@ var libraryRooms = map[string][]string{
 	module + "internal/brokertest":                            {"internal/e2e"},
 	module + "internal/testcache":                             {"internal/brokertest", "internal/pyenv"},
 	module + "internal/pyenv":                                 nil,
+	module + "internal/testconns":                             nil,
 	module + "internal/embedded":                              {"internal/brokertest", "internal/app", "cmd/tapecast", "bench"},
 	module + "internal/snap":                                  {"internal/delivery", "internal/broker"},
 	module + "internal/coverage":                              {"fanout", "gateway/feed"},

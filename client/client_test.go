@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tapecast/tapecast/client"
+	"github.com/tapecast/tapecast/internal/testconns"
 )
 
 // far is a gateway's side of one connection.
@@ -49,54 +49,26 @@ func (f *far) ack(id any, topic string) {
 	f.send(fmt.Sprintf(`{"event":"subscribed","id":%v,"topic":%q,"epoch":"E","from":{"0":0},"live":{"0":0},"resume":"exact"}`, id, topic))
 }
 
-// conns are the connections of a server whose handlers run. A handler that
-// begins when the test is over is not begun.
-type conns struct {
-	running sync.WaitGroup
-
-	mu   sync.Mutex
-	over bool              // guarded by mu
-	open []*websocket.Conn // guarded by mu
-}
-
-func (c *conns) admit(ws *websocket.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.over {
-		c.running.Add(1)
-		c.open = append(c.open, ws)
-	}
-	return !c.over
-}
-
-// hangUp ends all of them, and waits for their handlers.
-func (c *conns) hangUp() {
-	c.mu.Lock()
-	c.over = true
-	for _, ws := range c.open {
-		_ = ws.Close()
-	}
-	c.mu.Unlock()
-	c.running.Wait()
-}
-
 // server runs a handler for each connection; r is the upgrade. A handler must
 // not wait for anything but its connection.
 func server(t testing.TB, handle func(f *far, r *http.Request)) string {
-	var all conns
+	var all testconns.Conns
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !all.Begin() {
+			return
+		}
+		defer all.Done()
 		up := websocket.Upgrader{Subprotocols: []string{"tapecast.avro", "tapecast.json.batch"}}
 		ws, err := up.Upgrade(w, r, nil)
 		if err != nil {
 			return
 		}
 		defer ws.Close()
-		if all.admit(ws) {
-			defer all.running.Done()
+		if all.Hold(ws) {
 			handle(&far{t, ws}, r)
 		}
 	}))
-	t.Cleanup(func() { all.hangUp(); s.Close() })
+	t.Cleanup(func() { all.HangUp(); s.Close() })
 	return "ws" + strings.TrimPrefix(s.URL, "http")
 }
 

@@ -12,11 +12,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/testconns"
 )
 
 // limit is how long anything awaited may take: a loaded machine is no failure.
@@ -138,7 +141,7 @@ func play(t *testing.T, s script, d driver) {
 	g := &gateway{t: t, script: s, record: r, driver: d, done: make(chan struct{})}
 	server := httptest.NewServer(g)
 	defer server.Close()
-	defer g.hangUp() // before the test is over: handlers and readers may still speak to it
+	defer g.conns.HangUp() // before the test is over: handlers and readers may still speak to it
 	d.open("ws"+strings.TrimPrefix(server.URL, "http"), r)
 	defer d.close()
 	for _, o := range s.Subscribe {
@@ -185,64 +188,24 @@ type gateway struct {
 	driver driver
 	done   chan struct{}
 
-	running sync.WaitGroup // handlers and readers
-
-	mu    sync.Mutex
-	ended bool
-	conn  int
-	open  []*websocket.Conn
-}
-
-// hangUp ends every connection and waits until nothing of the gateway runs.
-func (g *gateway) hangUp() {
-	g.mu.Lock()
-	g.ended = true
-	for _, ws := range g.open {
-		_ = ws.Close()
-	}
-	g.mu.Unlock()
-	g.running.Wait()
-}
-
-// admit counts a connection, until the test is over.
-func (g *gateway) admit() (n int, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.ended {
-		return 0, false
-	}
-	g.running.Add(1)
-	g.conn++
-	return g.conn - 1, true
-}
-
-// opened notes a connection, or closes it when the test is over.
-func (g *gateway) opened(ws *websocket.Conn) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open = append(g.open, ws)
-	if g.ended {
-		_ = ws.Close()
-	}
+	conns testconns.Conns // with handlers and readers
+	begun atomic.Int32    // connections
 }
 
 // failed reports a step that went wrong. What goes wrong because the test is
 // over, and has hung up, says nothing.
 func (g *gateway) failed(conn, step int, err error) {
-	g.mu.Lock()
-	ended := g.ended
-	g.mu.Unlock()
-	if !ended {
+	if !g.conns.Over() {
 		g.t.Errorf("connection %d, step %d: %v", conn+1, step+1, err)
 	}
 }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	n, ok := g.admit()
-	if !ok {
+	if !g.conns.Begin() {
 		return
 	}
-	defer g.running.Done()
+	defer g.conns.Done()
+	n := int(g.begun.Add(1)) - 1
 	if n >= len(g.script.Connection) {
 		g.t.Errorf("an unexpected connection, number %d", n+1)
 		return
@@ -260,7 +223,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.t.Errorf("upgrade: %v", err)
 		return
 	}
-	g.opened(ws)
+	if !g.conns.Hold(ws) {
+		return
+	}
 	p := newPeer(g, ws)
 	for i, st := range steps {
 		if err := p.step(st); err != nil {
@@ -287,7 +252,7 @@ type peer struct {
 func newPeer(g *gateway, ws *websocket.Conn) *peer {
 	p := &peer{g: g, ws: ws, commands: make(chan []byte, 64), pongs: make(chan struct{}, 8)}
 	ws.SetPongHandler(func(string) error { p.pongs <- struct{}{}; return nil })
-	g.running.Go(func() { // ends with the connection, which hangUp closes
+	g.conns.Go(func() { // ends with the connection, which HangUp closes
 		defer close(p.commands)
 		for {
 			_, msg, err := ws.ReadMessage()
