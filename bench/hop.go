@@ -13,34 +13,51 @@ import (
 )
 
 var (
-	_ = register(job{name: "hop", about: "the whole way, a process each: HTTP, ingest, Kafka, fan-out, Kafka, gateway, 2 clients; hold 0; ms from accepted to written", once: true, run: hopWork})
+	_ = register(job{name: "hop", about: "the whole way, HTTP, ingest, Kafka, fan-out, Kafka, gateway, 2 clients: a process each, and all in one (dev); hold 0; ms from accepted to written", once: true, run: hopWork})
 	_ = register(job{name: "direct", about: "20,000 events/s of 1,000 keys; a gateway that needs a share of them, behind the fan-out or reading the feed itself", once: true, run: directWork})
 )
 
 // hopWork measures the whole way at a low and at a high rate.
 func hopWork(ctx context.Context, e *env) (rows []row, err error) {
-	for _, rate := range []int{1000, 20_000} {
-		t := trip{
-			work:   work{Name: "hop", Subs: 2, Rate: rate, Size: valueSize},
-			fanout: true, gateway: []string{"--hold", "0s"},
-		}
+	for _, t := range hopTrips(e.kafka == "") {
 		got, err := t.measure(ctx, e)
 		if err != nil {
 			return rows, err
 		}
-		r := row{Work: "hop", Server: number(float64(rate)) + "/s"}
+		r := row{Work: "hop", Server: number(float64(t.work.Rate)) + "/s"}
+		if t.dev {
+			r.Server += " dev"
+		}
 		r.add(p50ms, 1e3*got.latency.quantile(.5))
 		r.add(p99ms, 1e3*got.latency.quantile(.99))
 		r.add("client p50", float64(quantile(got.clients.Hist, .5)))
 		r.add("client p99", float64(quantile(got.clients.Hist, .99)))
 		r.add(ofDue, got.share)
-		for _, name := range []string{"ingest", "fanout", "gateway"} {
-			r.add(name+" us/event", 1e6*got.roles[name].cpu/got.events)
+		for _, name := range roleNames {
+			if got.roles[name].cpu > 0 {
+				r.add(name+" us/event", 1e6*got.roles[name].cpu/got.events)
+			}
 		}
 		e.say("%s: p50 %.2f ms, p99 %.2f ms; parts, p50/p99/worst ms: %s", r.Server, 1e3*got.latency.quantile(.5), 1e3*got.latency.quantile(.99), got.parts)
 		rows = append(rows, r)
 	}
 	return rows, nil
+}
+
+// hopTrips are a process for each role and, with the embedded broker, all of
+// them and the broker in one.
+func hopTrips(embedded bool) (ts []trip) {
+	for _, dev := range []bool{false, true} {
+		for _, rate := range []int{1000, 20_000} {
+			if t := (trip{work: work{Name: "hop", Subs: 2, Rate: rate, Size: valueSize}, fanout: true, dev: dev, gateway: []string{"--hold", "0s"}}); embedded || !dev {
+				if dev {
+					t.work.Topic = devTopic
+				}
+				ts = append(ts, t)
+			}
+		}
+	}
+	return ts
 }
 
 // directWork holds interest-driven delivery against a gateway that reads
@@ -81,6 +98,7 @@ type trip struct {
 	work       work
 	partitions int
 	fanout     bool
+	dev        bool     // all of it in one process, tapecast dev
 	gateway    []string // flags
 }
 
@@ -94,28 +112,17 @@ type tripped struct {
 	parts   string  // how long each part of the way took, if there is one partition
 }
 
-var roleNames = []string{"ingest", "fanout", "gateway"}
+var roleNames = []string{"ingest", "fanout", "gateway", oneProcess}
 
 func (t trip) measure(ctx context.Context, e *env) (out tripped, err error) {
-	s, err := newStack(ctx, e.kafka, max(t.partitions, 1))
+	s, err := t.stack(ctx, e)
 	if s != nil {
 		defer s.close()
 	}
 	if err != nil {
 		return out, err
 	}
-	if err = s.start(ctx, "ingest"); err != nil {
-		return out, err
-	}
-	if t.fanout {
-		if err = s.start(ctx, "fanout", "--group", s.topic()); err != nil {
-			return out, err
-		}
-	}
-	if err = s.start(ctx, "gateway", append([]string{"--node", s.topic(), "--command-burst", "4096"}, t.gateway...)...); err != nil {
-		return out, err
-	}
-	clients, err := start("", "client", "-kind", "tapecast", "-work", t.work.arg(), "-addr", s.roles["gateway"].public, "-to", strconv.Itoa(t.work.Subs))
+	clients, err := start("", "client", "-kind", "tapecast", "-work", t.work.arg(), "-addr", s.role("gateway").public, "-to", strconv.Itoa(t.work.Subs))
 	if err != nil {
 		return out, err
 	}
@@ -149,10 +156,30 @@ func (t trip) measure(ctx context.Context, e *env) (out tripped, err error) {
 		out.roles[n] = spent{b.cpu - a.cpu, b.read - a.read, b.written - a.written}
 	}
 	if t.fanout && t.partitions <= 1 {
-		out.parts = s.saidHops(ctx, sent.get(), t.work.Rate, e.length)
+		out.parts = s.saidHops(ctx, t.work, sent.get(), e.length)
 	}
 	out.share = 100 * float64(last.Count) / float64(max(due.get(), 1))
 	return out, nil
+}
+
+// stack starts what the trip goes through. It is to be closed also beside an error.
+func (t trip) stack(ctx context.Context, e *env) (*stack, error) {
+	if t.dev {
+		return devStack(ctx, t.work.topic())
+	}
+	s, err := newStack(ctx, e.kafka, max(t.partitions, 1))
+	if err != nil {
+		return s, err
+	}
+	if err = s.start(ctx, "ingest"); err != nil {
+		return s, err
+	}
+	if t.fanout {
+		if err = s.start(ctx, "fanout", "--group", s.topic()); err != nil {
+			return s, err
+		}
+	}
+	return s, s.start(ctx, "gateway", append([]string{"--node", s.topic(), "--command-burst", "4096"}, t.gateway...)...)
 }
 
 // look reads what everybody has used and counted so far.
@@ -166,7 +193,7 @@ func (s *stack) look(ctx context.Context, clients *process, line string, events 
 	if out.clients, err = clients.tell(line); err != nil {
 		return out, err
 	}
-	text, err := get(ctx, "http://"+s.roles["gateway"].admin+"/metrics")
+	text, err := get(ctx, "http://"+s.role("gateway").admin+"/metrics")
 	out.latency = parseHistogram(text, "tapecast_accepted_to_written_seconds")
 	return out, err
 }

@@ -18,11 +18,11 @@ var hopNames = []string{"accepted", "read", "batched", "arrived", "taped", "enco
 
 // hops asks the gateway for the way of events that were among the last of so
 // many, and says how long each part of it took. A part that no event tells is left out.
-func (s *stack) hops(ctx context.Context, last, of int64) (string, error) {
+func (s *stack) hops(ctx context.Context, topic string, last, of int64) (string, error) {
 	parts := map[string][]float64{}
 	for range hopSamples {
 		at := last - 1 - rand.Int64N(max(min(of, last), 1))
-		b, err := get(ctx, fmt.Sprintf("http://%s/v1/admin/trace/%s/0/%d", s.roles["gateway"].admin, feedTopic, at))
+		b, err := get(ctx, fmt.Sprintf("http://%s/v1/admin/trace/%s/0/%d", s.role("gateway").admin, topic, at))
 		if err != nil {
 			return "", err
 		}
@@ -48,8 +48,8 @@ func (s *stack) hops(ctx context.Context, last, of int64) (string, error) {
 }
 
 // saidHops is hops of what was sent in a time before now, or why there are none.
-func (s *stack) saidHops(ctx context.Context, sent int64, rate int, d time.Duration) string {
-	text, err := s.hops(ctx, sent, int64(float64(rate)*d.Seconds()))
+func (s *stack) saidHops(ctx context.Context, w work, sent int64, d time.Duration) string {
+	text, err := s.hops(ctx, w.topic(), sent, int64(float64(w.Rate)*d.Seconds()))
 	if err != nil {
 		return "not told: " + err.Error()
 	}

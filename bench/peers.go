@@ -166,7 +166,7 @@ func (f *fuge) publish(w work, on func() bool, due func(int64)) {
 func commands(kind string, w work, session int) (texts []string, until string) {
 	switch kind {
 	case "tapecast":
-		cmd := map[string]any{"cmd": "sub", "id": 1, "topic": feedTopic}
+		cmd := map[string]any{"cmd": "sub", "id": 1, "topic": w.topic()}
 		if w.Keys > 0 {
 			var keys []string
 			for _, k := range w.keysOf(session) {

@@ -99,6 +99,14 @@ func (s *stack) close() {
 	_ = os.RemoveAll(s.dir)
 }
 
+// role is who does something: a role's own process, or the one that does all.
+func (s *stack) role(name string) *role {
+	if r := s.roles[name]; r != nil {
+		return r
+	}
+	return s.roles[oneProcess]
+}
+
 // start starts a role and waits until it is ready.
 func (s *stack) start(ctx context.Context, name string, flags ...string) error {
 	bin, err := product()
@@ -124,12 +132,21 @@ func (s *stack) start(ctx context.Context, name string, flags ...string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, said) }()
+	if err = eventually(ctx, "http://"+r.admin+"/readyz", ""); err != nil {
+		return fmt.Errorf("%s is not ready: %w", name, err)
+	}
+	return nil
+}
+
+// eventually asks until the answer is 200 and has a text in it.
+func eventually(ctx context.Context, url, text string) error {
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		if _, err = get(ctx, "http://"+r.admin+"/readyz"); err == nil {
+		b, err := get(ctx, url)
+		if err == nil && bytes.Contains(b, []byte(text)) {
 			return nil
 		}
 		if time.Since(began) > 60*time.Second {
-			return fmt.Errorf("%s is not ready: %w", name, err)
+			return fmt.Errorf("wait for %q from %s, the last answer being %.200q: %w", text, url, b, err)
 		}
 	}
 }
@@ -227,7 +244,7 @@ func cpuOf(stat []byte) (float64, error) {
 // the stack is closed. due counts deliveries; sent counts events.
 func (s *stack) feed(ctx context.Context, w work, on func() bool, due, sent func(int64)) {
 	ctx, s.feeding = context.WithCancel(ctx)
-	url := "http://" + s.roles["ingest"].public + "/v1/topics/" + feedTopic + "/events"
+	url := "http://" + s.role("ingest").public + "/v1/topics/" + w.topic() + "/events"
 	s.fed.Go(func() {
 		var c *clock
 		tick := time.NewTicker(batchEvery)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -21,11 +22,12 @@ type work struct {
 	Size     int // of a message's value
 	Stalled  int // of the subscribers: they never read
 	OneCore  bool
-	OnlyIdle bool // measure memory, publish nothing
-	TLS      bool // only with OnlyIdle
-	Extra    bool // only when named
-	Once     bool // one round
-	Uniform  bool // every key as often as the others; otherwise Zipf
+	OnlyIdle bool   // measure memory, publish nothing
+	TLS      bool   // only with OnlyIdle
+	Extra    bool   // only when named
+	Once     bool   // one round
+	Uniform  bool   // every key as often as the others; otherwise Zipf
+	Topic    string // what clients call it; "" = feedTopic
 	Servers  []string
 }
 
@@ -123,6 +125,9 @@ var pad = func() []byte {
 }()
 
 func keyName(i int) string { return fmt.Sprintf("K%04d", i) }
+
+// topic is what clients call the topic.
+func (w work) topic() string { return cmp.Or(w.Topic, feedTopic) }
 
 // keysOf are the keys of a session; the same in every process.
 func (w work) keysOf(session int) []int {

@@ -75,7 +75,7 @@ func newMetrics(reg prometheus.Registerer, snapshots *snapshotLimits) *metrics {
 	m.latency = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "tapecast_accepted_to_written_seconds",
 		Help:    "From an event's acceptance by tapecast to its frame's write to a client; the newest live event of each write.",
-		Buckets: []float64{.0005, .001, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10},
+		Buckets: []float64{.0005, .00075, .001, .0015, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10},
 	})
 	r.register(m.latency)
 	r.register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

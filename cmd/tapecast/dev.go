@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tapecast/tapecast/internal/app"
 	"github.com/tapecast/tapecast/internal/config"
@@ -29,6 +30,7 @@ func runDev(ctx context.Context, sys system, args []string) error {
 	fs.StringVar(&o.RegistryListen, "registry-listen", strings.TrimPrefix(config.DefaultRegistry, "http://"), "`ADDRESS` of the embedded schema registry")
 	fs.StringVar(&o.AdminListen, "admin-listen", "", "`ADDRESS` for metrics, health and pprof; without it there is no pprof")
 	fs.StringVar(&o.DataDir, "data-dir", "./tapecast-data", "`DIRECTORY` of what is embedded")
+	fs.DurationVar(&o.Hold, "hold", config.Default().Gateway.Hold, "how long events wait after a write, to leave together; 0s = not at all")
 	fs.BoolVar(&o.NoDemo, "no-demo", false, "no demo market (its topics and schemas are made all the same)")
 	fs.StringVar(&kafka, "kafka", "", "`BROKERS` of a real cluster, host:port,..., instead of the embedded one")
 	fs.StringVar(&o.Registry, "registry", "", "`URL` of a real schema registry, instead of the embedded one")
@@ -91,6 +93,12 @@ func checkDev(fs *flagSet, o *app.DevOptions, kafka, origins string) (err error)
 		if err := config.CheckAddr(v); err != nil && (v != "" || f != "admin-listen") {
 			return usagef("--%s: %q %s; expected host:port", f, v, err)
 		}
+	}
+	switch {
+	case o.Hold < 0 || o.Hold > 10*time.Second:
+		return usagef("--hold: %s is not within 0s and 10s", o.Hold)
+	case o.Hold == 0:
+		o.Hold = -1 // none, and not the default
 	}
 	if o.Origins, err = config.ParseOrigins(origins); err != nil {
 		return usagef("--origins: %s", err)

@@ -24,12 +24,13 @@ import (
 type DevOptions struct {
 	Env
 
-	Listen         string // pages, WebSocket, HTTP, metrics
-	KafkaListen    string // of the embedded broker
-	RegistryListen string // of the embedded registry
-	AdminListen    string // with pprof; "" = none
-	DataDir        string // of what is embedded
-	NoDemo         bool   // make the demo topics, but no market
+	Listen         string        // pages, WebSocket, HTTP, metrics
+	KafkaListen    string        // of the embedded broker
+	RegistryListen string        // of the embedded registry
+	AdminListen    string        // with pprof; "" = none
+	DataDir        string        // of what is embedded
+	NoDemo         bool          // make the demo topics, but no market
+	Hold           time.Duration // how long events wait after a write, to leave together; 0 = the gateway's default, negative = not at all
 
 	Kafka    []string // brokers of a real cluster instead of the embedded one
 	Registry string   // URL of a real registry instead of the embedded one
@@ -86,6 +87,9 @@ func devConfig(o DevOptions) *config.Config {
 	c.Gateway.TapeBytes = 64 << 20
 	c.Gateway.ReplayBytes = 64 << 20
 	c.Gateway.Drain = time.Second
+	if o.Hold != 0 {
+		c.Gateway.Hold = max(o.Hold, 0)
+	}
 	c.Gateway.Origins, c.Ingest.Origins = o.Origins, o.Origins
 	if len(o.Kafka) > 0 {
 		c.Kafka.Brokers = o.Kafka
