@@ -5,6 +5,8 @@ package gateway
 import (
 	"errors"
 	"syscall"
+
+	"github.com/tapecast/tapecast/internal/rawio"
 )
 
 // canAttempt tells whether sockets can be written to without waiting.
@@ -21,12 +23,8 @@ type attempt struct {
 
 func (a *attempt) init() {
 	a.fn = func(fd uintptr) bool {
-		for {
-			a.n, a.err = syscall.Write(int(fd), a.p)
-			if !errors.Is(a.err, syscall.EINTR) {
-				return true
-			}
-		}
+		a.n, a.err = rawio.Write(fd, a.p)
+		return true
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/tapecast/tapecast/internal/rawio"
 )
 
 // poller is an epoll set of sockets of which each is told once when it has
@@ -105,12 +107,8 @@ type glance struct {
 
 func (g *glance) init() {
 	g.fn = func(fd uintptr) bool {
-		for {
-			g.n, g.err = syscall.Read(int(fd), g.p) //nolint:gosec // a descriptor
-			if !errors.Is(g.err, syscall.EINTR) {
-				return true
-			}
-		}
+		g.n, g.err = rawio.Read(fd, g.p)
+		return true
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
+
+	"github.com/tapecast/tapecast/internal/rawio"
 )
 
 // lines are this client's own connections to brokers: what carries records goes
@@ -239,6 +241,7 @@ func (s *lines) connect(ctx context.Context, addr string, age int) (*line, error
 	if err != nil {
 		return nil, fmt.Errorf("dial kafka at %s: %w", addr, err)
 	}
+	conn = rawio.Conn(conn)
 	if s.tls != nil {
 		conn = tls.Client(conn, s.tlsFor(addr))
 	}
