@@ -236,7 +236,7 @@ func (f *Feed) Open(topic string, keys [][]byte, wake func()) (*Sub, error) {
 	s := &Sub{feed: f, topic: t, filter: newFilter(keys), wake: wake}
 	s.inst.Store(t.inst.Load())
 	s.interests = f.book.acquire(t, s.filter)
-	s.armed.Store(true)
+	s.arm()
 	t.subs.add(s)
 	f.metrics.subs.Inc()
 	return s, nil

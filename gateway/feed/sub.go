@@ -80,8 +80,25 @@ type subPart struct {
 	owed   int64 // how far the log was known to go when want was asked
 }
 
+// arm asks for a wake. It comes before looking, so that what comes after wakes.
+func (s *Sub) arm() {
+	if s.armed.Load() {
+		return
+	}
+	s.topic.subs.armed.Add(1) // first: there is never one less than are armed
+	if s.armed.Swap(true) {
+		s.topic.subs.armed.Add(-1)
+	}
+}
+
 // disarm tells whether the sub is to be woken, once per time that it asked.
-func (s *Sub) disarm() bool { return s.armed.Load() && s.armed.Swap(false) }
+func (s *Sub) disarm() bool {
+	if !s.armed.Load() || !s.armed.Swap(false) {
+		return false
+	}
+	s.topic.subs.armed.Add(-1)
+	return true
+}
 
 // Close lets go of the interests (they linger). It may be called twice.
 func (s *Sub) Close() {
@@ -89,7 +106,7 @@ func (s *Sub) Close() {
 		return
 	}
 	s.closed = true
-	s.armed.Store(false)
+	s.disarm()
 	s.topic.subs.remove(s)
 	for i := range s.parts {
 		s.abandon(int32(i)) //nolint:gosec // a partition's id
@@ -118,7 +135,7 @@ func (s *Sub) Epoch() stream.TopicID { return s.inst.Load().id }
 // one starts at 0. After a Reset they are the new topic's. The slice is shared:
 // nobody may change it.
 func (s *Sub) Partitions() []int32 {
-	s.armed.Store(true)
+	s.arm()
 	return firstIDs(len(*s.inst.Load().parts.Load()))
 }
 
@@ -142,7 +159,7 @@ func firstIDs(n int) []int32 {
 // subscription begins. ok=false: not yet, wake follows (at most about 2 s
 // while Kafka answers).
 func (s *Sub) Live() (at map[int32]int64, ok bool) {
-	s.armed.Store(true)
+	s.arm()
 	ps := *s.inst.Load().parts.Load()
 	if len(ps) == 0 {
 		return nil, false
@@ -265,7 +282,7 @@ func (s *Sub) Read(partition int32, cursor int64, maxEvents int) Chunk {
 	if maxEvents <= 0 {
 		maxEvents = 256
 	}
-	s.armed.Store(true) // before looking, so that what comes after wakes
+	s.arm()
 	c := s.read(partition, cursor, maxEvents)
 	s.pending.Store(c.Status == Pending)
 	return c

@@ -30,7 +30,7 @@ func (s *Sub) Source() any { return s.inst.Load() }
 // reads for this sub. Wakes for anything else (another incarnation of the
 // topic, new partitions, a schema that was fetched) still come.
 func (s *Sub) Park() {
-	s.armed.Store(false)
+	s.disarm()
 	s.pending.Store(false)
 }
 

@@ -1,9 +1,11 @@
 package feed
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tapecast/tapecast/internal/stream"
 )
@@ -87,7 +89,7 @@ func TestTapsAreWokenForSubsThatAreParked(t *testing.T) {
 	subs, taps := 0, 0
 	s := &Sub{topic: inst.topic, filter: keys("a"), wake: func() { subs++ }}
 	s.inst.Store(inst)
-	s.armed.Store(true)
+	s.arm()
 	inst.topic.subs.add(s)
 	other := s.Tap(func() {})
 	tap := s.Tap(func() { taps++ })
@@ -98,7 +100,7 @@ func TestTapsAreWokenForSubsThatAreParked(t *testing.T) {
 	w.events(x, evs)
 	require.Equal(t, 1, subs)
 	require.Zero(t, taps, "it did not ask")
-	s.armed.Store(true)
+	s.arm()
 	s.Park()
 	for i, wake := range []func(){
 		func() { w.events(x, evs) }, func() { w.key(x, nil) }, func() { w.lazy(x, true) }, func() { w.force(x) },
@@ -118,4 +120,55 @@ func TestTapsAreWokenForSubsThatAreParked(t *testing.T) {
 	require.Equal(t, 4, taps)
 	other.Close()
 	require.Empty(t, x.taps)
+}
+
+// TestWhoAsksWhileOthersAreWokenIsWoken has subs ask for wakes and see what has
+// come, at the same time as what comes wakes those who asked: the last event
+// reaches each of them.
+func TestWhoAsksWhileOthersAreWokenIsWoken(t *testing.T) {
+	inst, tp := tapRig(t)
+	x := &inst.topic.subs
+	const events = 2000
+	var came atomic.Int64
+	var g errgroup.Group
+	for i := range 4 {
+		woken := make(chan struct{}, 1)
+		f := wholeTopic
+		if i%2 == 0 {
+			f = keys("a")
+		}
+		s := &Sub{topic: inst.topic, filter: f, wake: func() {
+			select {
+			case woken <- struct{}{}:
+			default:
+			}
+		}}
+		s.inst.Store(inst)
+		x.add(s)
+		g.Go(func() error {
+			for {
+				s.arm()
+				if came.Load() == events {
+					return nil
+				}
+				if i == 3 { // somebody else reads for it, now and then
+					s.Park()
+					s.arm()
+					if came.Load() == events {
+						return nil
+					}
+				}
+				<-woken
+			}
+		})
+	}
+	var w waker
+	evs := tp.append([]stream.Record{rec(10, "a")}, 11, 1, false)
+	for range events {
+		came.Add(1)
+		w.events(x, evs)
+	}
+	require.NoError(t, g.Wait())
+	w.events(x, evs)
+	require.Zero(t, x.armed.Load(), "who was woken does not count")
 }

@@ -3,6 +3,7 @@ package feed
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // subIndex knows the subs of one topic, by what they want. Wakes are called
@@ -13,6 +14,8 @@ type subIndex struct {
 	whole []*Sub            // guarded by mu; those that want all keys
 	byKey map[string][]*Sub // guarded by mu
 	taps  []*Tap            // guarded by mu
+
+	armed atomic.Int64 // at least as many subs as wait for a wake; taps are not counted
 }
 
 func (x *subIndex) add(s *Sub) {
@@ -127,16 +130,24 @@ func (w *waker) events(x *subIndex, evs []Event) {
 	}
 	x.mu.RLock()
 	w.takeTaps(x)
-	w.take(x.whole)
-	if len(x.byKey) > 0 {
-		for i := range evs {
-			if k := evs[i].Key; k != nil {
-				w.take(x.byKey[string(k)])
-			}
-		}
+	if x.armed.Load() > 0 { // where taps read for all, nobody is: no look at each
+		w.take(x.whole)
+		w.matching(x, evs)
 	}
 	x.mu.RUnlock()
 	w.call()
+}
+
+// matching takes the subs that want the key of one of the events.
+func (w *waker) matching(x *subIndex, evs []Event) {
+	if len(x.byKey) == 0 {
+		return
+	}
+	for i := range evs {
+		if k := evs[i].Key; k != nil {
+			w.take(x.byKey[string(k)])
+		}
+	}
 }
 
 // key wakes the subs of one key; nil wakes all.
