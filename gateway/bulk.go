@@ -6,15 +6,17 @@ import (
 )
 
 // Sessions that replay have much to write and nobody waits for the very next
-// frame of it. A shard lets them write for a moment at a time, one after the
-// other, and looks at all others in between: ten thousand that come back at
-// once delay those that are live by about that moment, not by a round of all.
+// frame of it; and what thousands say at once is not more urgent. A shard does
+// such for a moment at a time, a block of frames and a command in turn, and looks
+// at all others in between: ten thousand that come back at once delay those that
+// are live by about that moment, not by a round of all.
 //
-// A core is left to those who are live: all shards but one at most have their
-// moment at the same time (where there is one shard, it has). What brings live
-// events, the reads from Kafka and the partitions' loops, would else stand in
-// line behind shards that never sleep, which the runtime puts aside every 10 ms,
-// and that at each of several steps on an event's way.
+// A core is left to those who are live: the shards that have their moment and the
+// readers that read (see worker) are together one fewer than there are cores
+// (but one at least). What brings live events, the reads from Kafka and the
+// partitions' loops, would else stand in line behind loops that never sleep, which
+// the runtime puts aside every 10 ms, and that at each of several steps on an
+// event's way; and it looks at the network only where a core has nothing to do.
 
 // lookEach is that moment. One turn, a block of frames to one socket, can be
 // longer; it is not cut.
@@ -24,34 +26,81 @@ const lookEach = time.Millisecond
 // with those who are live whenever there is one.
 const bulkEach = 10 * time.Millisecond
 
-// cores holds one for each shard that has its moment: a core is left.
+// cores holds one for each shard that has its moment, and for each worker that
+// reads: a core is left.
 type cores chan struct{}
 
 func newCores(shards int) cores { return make(cores, max(1, shards-1)) }
 
+// backlog is what is done in moments.
+type backlog struct {
+	asked  []*session // something was said to them
+	behind []*session // they have much to write
+	since  time.Time  // the last moment's end, or when there was something first
+	even   bool       // whose turn it is, where there are both
+}
+
+func (b *backlog) empty() bool { return len(b.asked)+len(b.behind) == 0 }
+
+// next takes a session out; nil = there is none.
+func (b *backlog) next() *session {
+	b.even = !b.even
+	from := &b.asked
+	if len(*from) == 0 || b.even && len(b.behind) > 0 {
+		from = &b.behind
+	}
+	if len(*from) == 0 {
+		return nil
+	}
+	s := (*from)[0]
+	(*from)[0] = nil
+	if *from = (*from)[1:]; len(*from) == 0 {
+		*from = nil
+	}
+	return s
+}
+
+// putOff leaves a session that was woken to the next moments, if it does not
+// only follow what is live.
+func (sh *shard) putOff(s *session, now time.Time) bool {
+	b := &sh.backlog
+	into := &b.behind
+	if !s.behind() {
+		if s.gone || s.lent || !s.posted.Load() {
+			return false
+		}
+		into = &b.asked
+	}
+	if b.empty() {
+		b.since = now
+	}
+	*into = append(*into, s)
+	return true
+}
+
 // core is where a shard asks for one; nil if it needs none.
 func (sh *shard) core() cores {
-	if len(sh.bulk) == 0 {
+	if sh.backlog.empty() {
 		return nil
 	}
 	return sh.cores
 }
 
-// useCore serves bulk, and gives the core back that the shard got for it.
+// useCore serves the backlog, and gives the core back that the shard got for it.
 func (sh *shard) useCore() {
-	sh.serveBulk()
+	sh.serveBacklog()
 	<-sh.cores
 	runtime.Gosched() // where all cores are busy, it is the others' turn
 }
 
-// tryBulk has a shard that is busy serve bulk, too, if it may.
-func (sh *shard) tryBulk() {
+// tryBacklog has a shard that is busy serve the backlog, too, if it may.
+func (sh *shard) tryBacklog() {
 	select {
 	case sh.core() <- struct{}{}:
 		sh.useCore()
 	default:
-		if len(sh.bulk) > 0 && time.Since(sh.bulkAt) > bulkEach {
-			sh.serveBulk()
+		if !sh.backlog.empty() && time.Since(sh.backlog.since) > bulkEach {
+			sh.serveBacklog()
 		}
 	}
 }
@@ -72,17 +121,13 @@ func (c *conversation) replaying() bool {
 	return false
 }
 
-// serveTaken looks after those who were woken; who is behind is put off.
+// serveTaken looks after those who were woken.
 func (sh *shard) serveTaken() {
 	looked := time.Now()
 	now := looked
 	for i, s := range sh.taken {
 		sh.taken[i] = nil
-		if s.behind() {
-			if len(sh.bulk) == 0 {
-				sh.bulkAt = looked
-			}
-			sh.bulk = append(sh.bulk, s)
+		if sh.putOff(s, looked) {
 			continue
 		}
 		s.queued.Store(false) // before it looks: what comes after wakes
@@ -108,18 +153,16 @@ func (sh *shard) serveDue() {
 	sh.turnDue(time.Now())
 }
 
-// serveBulk has those who are behind write for a moment, at least one of them.
-func (sh *shard) serveBulk() {
+// serveBacklog does what was put off for a moment, one session's at least.
+func (sh *shard) serveBacklog() {
 	began := time.Now()
-	for now := began; len(sh.bulk) > 0 && now.Sub(began) < lookEach; now = time.Now() {
-		s := sh.bulk[0]
-		sh.bulk[0] = nil
-		sh.bulk = sh.bulk[1:]
+	for now := began; now.Sub(began) < lookEach; now = time.Now() {
+		s := sh.backlog.next()
+		if s == nil {
+			break
+		}
 		s.queued.Store(false) // as above
 		sh.visit(s, now)
 	}
-	if len(sh.bulk) == 0 {
-		sh.bulk = nil
-	}
-	sh.bulkAt = time.Now()
+	sh.backlog.since = time.Now()
 }

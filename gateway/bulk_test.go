@@ -42,10 +42,11 @@ func TestWhoReplaysIsServedBehindWhoIsLive(t *testing.T) {
 	sh.serveTaken()
 	require.False(t, present.queued.Load(), "it had its turn")
 	require.True(t, past.queued.Load(), "it waits for its moment")
-	require.Equal(t, []*session{past}, sh.bulk)
+	require.Equal(t, []*session{past}, sh.backlog.behind)
 
-	sh.serveBulk()
+	sh.serveBacklog()
 	require.False(t, past.queued.Load())
+	require.True(t, sh.backlog.empty())
 
 	other := makeOne(true)
 	require.False(t, other.behind())
@@ -61,8 +62,8 @@ func TestACoreIsLeftToWhoIsLive(t *testing.T) {
 	for i := range shards {
 		shards[i] = newShard(&errgroup.Group{}, all, newMetrics(nil, &snapshotLimits{}), slog.New(slog.DiscardHandler))
 		require.Nil(t, shards[i].core(), "who has no bulk asks for no moment")
-		shards[i].bulk = []*session{{shardState: shardState{gone: true}}}
-		shards[i].bulkAt = time.Now().Add(time.Hour) // not due, however slow the machine is
+		shards[i].backlog.behind = []*session{{shardState: shardState{gone: true}}}
+		shards[i].backlog.since = time.Now().Add(time.Hour) // not due, however slow the machine is
 	}
 	all <- struct{}{}
 	all <- struct{}{}
@@ -72,15 +73,53 @@ func TestACoreIsLeftToWhoIsLive(t *testing.T) {
 		t.Fatal("no core is left")
 	default:
 	}
-	last.tryBulk()
-	require.Len(t, last.bulk, 1, "the others have their moments")
-	last.bulkAt = time.Now().Add(-2 * bulkEach)
-	last.tryBulk()
-	require.Empty(t, last.bulk, "nobody who replays waits for ever")
+	last.tryBacklog()
+	require.False(t, last.backlog.empty(), "the others have their moments")
+	last.backlog.since = time.Now().Add(-2 * bulkEach)
+	last.tryBacklog()
+	require.True(t, last.backlog.empty(), "nobody who replays waits for ever")
 
 	<-all
-	shards[1].tryBulk()
-	require.Empty(t, shards[1].bulk)
+	shards[1].tryBacklog()
+	require.True(t, shards[1].backlog.empty())
 	require.Len(t, all, 1, "it was given back")
 	require.Equal(t, 1, cap(newCores(1)), "a shard alone has its moment")
+}
+
+// TestWhatIsSaidIsDoneInMoments: a session that was told something waits for a
+// moment, in turn with those who replay, and one that only follows does not.
+func TestWhatIsSaidIsDoneInMoments(t *testing.T) {
+	sh := newShard(&errgroup.Group{}, newCores(2), newMetrics(nil, &snapshotLimits{}), slog.New(slog.DiscardHandler))
+	make1 := func(said, past bool) *session {
+		s := newSession(&rules{}, textWire{}, takesAll{}, slog.New(slog.DiscardHandler))
+		s.posted.Store(said)
+		s.again = past
+		return s
+	}
+	now := time.Now()
+	require.False(t, sh.putOff(make1(false, false), now))
+	lent := make1(true, false)
+	lent.lent = true
+	require.False(t, sh.putOff(lent, now), "what is said to it waits until it comes back")
+	require.Nil(t, sh.core())
+	var said, past [3]*session
+	for i := range said {
+		said[i], past[i] = make1(true, false), make1(true, true)
+		require.True(t, sh.putOff(past[i], now))
+	}
+	for i := range said {
+		require.True(t, sh.putOff(said[i], now))
+	}
+	require.NotNil(t, sh.core())
+	require.Equal(t, now, sh.backlog.since)
+	seen := map[*session]int{}
+	for i := range 6 {
+		seen[sh.backlog.next()] = i
+	}
+	require.True(t, sh.backlog.empty())
+	require.Nil(t, sh.backlog.next())
+	for i := range said {
+		require.Equal(t, i, seen[said[i]]/2, "one of each in turn, whoever came first before who came later")
+		require.Equal(t, i, seen[past[i]]/2)
+	}
 }

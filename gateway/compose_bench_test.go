@@ -35,6 +35,7 @@ func (r *ring) Epoch() stream.TopicID                                         { 
 func (r *ring) Partitions() []int32                                           { return onePartition }
 func (r *ring) Live() (map[int32]int64, bool)                                 { return map[int32]int64{0: r.head}, true }
 func (r *ring) Bounds(context.Context) (map[int32]broker.Bounds, error)       { return nil, nil }
+func (r *ring) AskBounds(func(map[int32]broker.Bounds, error))                {}
 func (r *ring) OffsetsAt(context.Context, time.Time) (map[int32]int64, error) { return nil, nil }
 func (r *ring) Source() any                                                   { return nil }
 func (r *ring) Park()                                                         {}

@@ -43,6 +43,7 @@ type conversation struct {
 	wire   wire
 	notify func()                                     // wakes the loop; from any goroutine
 	task   func(run func(ctx context.Context) func()) // runs beside the loop; what it returns runs in the loop
+	result func(fn func())                            // has fn run in the loop, unless the session ends before; from any goroutine
 
 	subs    []*subscription
 	gathers []time.Duration // the holds of all subs there ever were, each once

@@ -262,6 +262,10 @@ func (h *fakeHold) Bounds(context.Context) (map[int32]broker.Bounds, error) {
 	return out, nil
 }
 
+func (h *fakeHold) AskBounds(then func(map[int32]broker.Bounds, error)) {
+	then(h.Bounds(context.Background()))
+}
+
 func (h *fakeHold) OffsetsAt(_ context.Context, t time.Time) (map[int32]int64, error) {
 	defer h.lock()()
 	if h.feed.away != nil {

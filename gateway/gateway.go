@@ -19,8 +19,8 @@
 // streams and other connections have a loop each. Sessions of a shard that
 // stand at one place of a topic sit in a lane, which reads and writes for all
 // of them at once (see lane); only what is special to one of them, and whoever
-// is behind, is turned by itself. Who replays stands behind who is live, and all
-// shards but one at most serve such at the same time (see cores).
+// is behind, is turned by itself. Who replays, and what clients say, stands behind
+// who is live: shards and readers share all cores but one for it (see cores).
 //
 // On Linux the same sockets have no goroutine that reads either: they are parked
 // in an epoll set, and about one worker per core reads what comes (see readers).
@@ -31,7 +31,8 @@
 // the rest of a command while half of it is there, one that says goodbye while
 // it ends; a readLoop where there is no epoll set, and a loop where there is no
 // shard; one per HTTP stream beside its handler; up to four short tasks per
-// session while positions are looked up. Service.Run waits for all of them.
+// session while positions are looked up that the bounds of the topic's logs do
+// not tell. Service.Run waits for all of them.
 package gateway
 
 import (
@@ -221,7 +222,7 @@ func (s *Service) Run(ctx context.Context) error {
 		shards[i] = newShard(group, cores, s.metrics, s.o.Logger)
 		group.Go(shards[i].run)
 	}
-	readers := s.newReaders()
+	readers := s.newReaders(cores)
 	s.mu.Lock()
 	s.group, s.shards, s.readers = group, shards, readers
 	s.door.set(nil)
@@ -351,11 +352,11 @@ func (s *Service) enter(sess *session) (parked bool) {
 }
 
 // newReaders makes the readers; nil: this system has none.
-func (s *Service) newReaders() *readers {
+func (s *Service) newReaders(all cores) *readers {
 	if s.o.portable {
 		return nil
 	}
-	r, err := newReaders(s.terms)
+	r, err := newReaders(s.terms, all)
 	if err != nil {
 		s.o.Logger.Info("every socket has a goroutine that reads", slog.Any("reason", err))
 		return nil

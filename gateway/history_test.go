@@ -89,7 +89,9 @@ func (h *history) connect() {
 			feed: h.feed, metrics: newMetrics(nil, &snapshotLimits{}), snapshots: &snapshotLimits{},
 			heartbeat: time.Second, maxSubs: 10, maxParts: 100,
 		},
-		wire: lineWire{}, notify: func() {}, task: func(run func(context.Context) func()) { h.tasks = append(h.tasks, run) },
+		wire: lineWire{}, notify: func() {}, result: func(fn func()) {
+			h.tasks = append(h.tasks, func(context.Context) func() { return fn })
+		}, task: func(run func(context.Context) func()) { h.tasks = append(h.tasks, run) },
 	}
 	cmd := map[string]any{"cmd": "sub", "id": 1, "topic": "t"}
 	if h.keys != nil {

@@ -16,7 +16,7 @@ import (
 
 // Limits of what a lookup asks of Kafka.
 const (
-	lookupTime  = 10 * time.Second // positions
+	lookupTime  = 10 * time.Second // positions, each try
 	scanTime    = time.Minute      // last N, snapshot
 	lastScan    = 1_000_000        // offsets that from {"last":N} goes back at most, over all partitions
 	lastWindow  = 1_000            // the first window of it, at least
@@ -31,9 +31,8 @@ func needsLookup(w *protocol.Subscribe) bool {
 	return w.From.Kind != protocol.FromLive || w.Until.Kind != protocol.UntilNone || w.Mode == protocol.ModeSnapshot
 }
 
-// lookup asks what place needs. It tries again for lookupTime while Kafka is away.
-func lookup(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapshotLimits) (f facts, err error) {
-	end := time.Now().Add(lookupTime)
+// lookup asks what place needs. It tries again until end while Kafka is away.
+func lookup(ctx context.Context, h hold, w *protocol.Subscribe, lim *snapshotLimits, end time.Time) (f facts, err error) {
 	for {
 		epoch := h.Epoch()
 		if f, err = lookupOnce(ctx, h, w, lim); err == nil || final(err) || errors.Is(err, stream.ErrTopicChanged) && h.Epoch() == epoch || ctx.Err() != nil || time.Now().After(end) {
@@ -123,6 +122,18 @@ func heldBounds(h hold, w *protocol.Subscribe, epoch stream.TopicID) map[int32]b
 	return out
 }
 
+// boundsDo tells whether the bounds say all that has to be known of Kafka, but
+// for a cursor that is not on this log.
+func boundsDo(w *protocol.Subscribe) bool {
+	return w.Mode != protocol.ModeSnapshot && w.From.Kind != protocol.FromLast && w.From.Time.IsZero() && w.Until.Kind != protocol.UntilTime
+}
+
+// enough tells whether a subscription can be placed by the bounds that were found.
+func (f *facts) enough(s *subscription, w *protocol.Subscribe) bool {
+	_, unknown := newer(w.From, *f)
+	return !unknown && !byTime(w.From, f) && s.hold.Epoch() == f.epoch
+}
+
 // newer finds a partition that a position of this very incarnation of the
 // topic names and that this node does not know: it was added a moment ago, and
 // the client comes from a node that was quicker to see it.
@@ -146,8 +157,8 @@ func newer(from protocol.From, f facts) (int32, bool) {
 
 func askTimes(ctx context.Context, h hold, w *protocol.Subscribe, f *facts) (err error) {
 	from := w.From.Time
-	if c := w.From.Cursor; w.From.Kind == protocol.FromCursor && c.Time > 0 && c.Epoch == f.epoch && beyond(c, f.bounds) {
-		from = time.UnixMilli(c.Time)
+	if byTime(w.From, f) {
+		from = time.UnixMilli(w.From.Cursor.Time)
 	}
 	if !from.IsZero() {
 		if f.at, err = h.OffsetsAt(ctx, from); err != nil {
@@ -160,6 +171,13 @@ func askTimes(ctx context.Context, h hold, w *protocol.Subscribe, f *facts) (err
 		}
 	}
 	return nil
+}
+
+// byTime tells whether a cursor's time says where to go on: its offsets are not
+// those of this log.
+func byTime(from protocol.From, f *facts) bool {
+	c := from.Cursor
+	return from.Kind == protocol.FromCursor && c.Time > 0 && c.Epoch == f.epoch && beyond(c, f.bounds)
 }
 
 // beyond tells whether a cursor lies beyond the end of a log.

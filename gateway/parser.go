@@ -34,6 +34,7 @@ type parser struct {
 	glance   glance
 
 	t       *socket
+	worker  *worker       // who reads; nil = a goroutine of the socket's own
 	served  int64         // bytes that buf got
 	edge    int64         // of these, up to where the last frame outside of a message went
 	began   time.Duration // the message's bytes were waited for; 0 = they were not

@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"time"
 
+	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/protocol"
 	"github.com/tapecast/tapecast/internal/stream"
 )
@@ -35,15 +37,43 @@ func (c *conversation) startTasks() {
 			wish = &protocol.Subscribe{From: protocol.From{Kind: protocol.FromEarliest}} // the bounds only
 		}
 		c.tasks++
-		own, cancel := context.WithCancel(context.Background()) // ends with the subscription, or with the session
-		s.cancel = cancel
-		c.task(func(ctx context.Context) func() {
-			defer cancel()
-			defer context.AfterFunc(ctx, cancel)()
-			f, err := lookup(own, s.hold, wish, c.snapshots)
-			return func() { c.lookedUp(s, f, err) }
-		})
+		if boundsDo(wish) {
+			c.askBounds(s, wish)
+		} else {
+			c.startLookup(s, wish, time.Now().Add(lookupTime))
+		}
 	}
+}
+
+// startLookup looks a subscription up in a task. At the end it is tried once more at most.
+func (c *conversation) startLookup(s *subscription, wish *protocol.Subscribe, end time.Time) {
+	own, cancel := context.WithCancel(context.Background()) // ends with the subscription, or with the session
+	s.cancel = cancel
+	c.task(func(ctx context.Context) func() {
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		f, err := lookup(own, s.hold, wish, c.snapshots, end)
+		return func() { c.lookedUp(s, f, err) }
+	})
+}
+
+// askBounds looks a subscription up that wants the bounds only, without a
+// goroutine: ten thousand who come back at once would all stand in the runtime's
+// queue with one each, in front of those who are live. What it does not find out
+// at once is left to a task.
+func (c *conversation) askBounds(s *subscription, wish *protocol.Subscribe) {
+	f, end := facts{epoch: s.hold.Epoch()}, time.Now().Add(lookupTime)
+	s.hold.AskBounds(func(b map[int32]broker.Bounds, err error) {
+		f.bounds = b
+		c.result(func() {
+			more := err == nil && !f.enough(s, wish) || err != nil && time.Now().Before(end)
+			if more && s.state != closed && !c.over {
+				c.startLookup(s, wish, end)
+				return
+			}
+			c.lookedUp(s, f, err)
+		})
+	})
 }
 
 // lookedUp takes a task's result: the hold is the loop's again.

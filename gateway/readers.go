@@ -27,7 +27,8 @@ type readers struct {
 	group   *errgroup.Group // workers; waited for by stop
 	poll    *poller
 	terms   *terms
-	width   int // workers that do not wait
+	width   int   // workers that do not wait
+	cores   cores // they share with the shards
 	parsers sync.Pool
 	sockets sync.WaitGroup // between join and forget
 
@@ -66,12 +67,12 @@ const (
 )
 
 // newReaders starts workers, or tells why sockets cannot be parked here.
-func newReaders(t *terms) (*readers, error) {
+func newReaders(t *terms, all cores) (*readers, error) {
 	poll, err := newPoller()
 	if err != nil {
 		return nil, err
 	}
-	r := &readers{group: &errgroup.Group{}, poll: poll, terms: t, width: runtime.GOMAXPROCS(0), lent: list.New()}
+	r := &readers{group: &errgroup.Group{}, poll: poll, terms: t, cores: all, width: runtime.GOMAXPROCS(0), lent: list.New()}
 	r.work.L = &r.mu
 	r.workers = r.width
 	for range r.width {
@@ -134,10 +135,11 @@ func (r *readers) push(t *socket) {
 }
 
 // pull waits for a socket to read. nil: no more, or there are workers enough.
-func (r *readers) pull() *socket {
+func (r *readers) pull(w *worker) *socket {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.next == len(r.ready) && !r.over && r.workers <= r.width {
+		w.rest()
 		r.work.Wait()
 	}
 	if r.over || r.workers > r.width {
@@ -152,13 +154,45 @@ func (r *readers) pull() *socket {
 	return t
 }
 
+// worker is one that reads. It is owned by its goroutine.
+type worker struct {
+	cores cores
+	has   bool      // one of them
+	since time.Time // when it got it
+}
+
+// begin waits for a core, and gives one back that it has had for a moment: what
+// thousands say at once is not to be in the way of those who are live.
+func (w *worker) begin() {
+	if w.has && time.Since(w.since) > lookEach {
+		w.rest()
+		runtime.Gosched()
+	}
+	if !w.has {
+		w.cores <- struct{}{}
+		w.has, w.since = true, time.Now()
+	}
+}
+
+// rest gives the core back.
+func (w *worker) rest() {
+	if w.has {
+		<-w.cores
+		w.has = false
+	}
+}
+
 // run is a worker. It has the form that an errgroup starts.
 func (r *readers) run() error {
-	for t := r.pull(); t != nil; t = r.pull() {
+	w := &worker{cores: r.cores}
+	defer w.rest()
+	for t := r.pull(w); t != nil; t = r.pull(w) {
+		w.begin()
 		p := t.parser
 		if t.parser = nil; p == nil {
 			p = r.parser(t)
 		}
+		p.worker = w
 		if !t.sess.contain(func() { r.serve(t, p) }) {
 			r.leave(t, p, panicEnding)
 		}
@@ -309,6 +343,7 @@ func (r *readers) lend(p *parser) {
 	if p.lent != nil {
 		return
 	}
+	p.worker.rest() // it is going to wait
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lent.Len() >= r.terms.lent {

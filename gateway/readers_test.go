@@ -318,3 +318,47 @@ func TestBucket(t *testing.T) {
 		require.True(t, b.take(pace{}, 0))
 	}
 }
+
+// TestAWorkerGivesItsCoreAway has two workers share one core with each other.
+func TestAWorkerGivesItsCoreAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := newCores(1)
+		first, second := &worker{cores: all}, &worker{cores: all}
+		first.begin()
+		require.Len(t, all, 1)
+		first.begin()
+		require.Len(t, all, 1, "it has one already")
+		got := make(chan struct{})
+		go func() {
+			second.begin()
+			close(got)
+		}()
+		synctest.Wait()
+		require.False(t, second.has)
+		time.Sleep(2 * lookEach)
+		go first.begin() // its moment is over
+		<-got
+		synctest.Wait()
+		require.False(t, first.has, "it waits behind who has waited")
+		second.rest()
+		synctest.Wait()
+		require.True(t, first.has)
+		first.rest()
+		first.rest()
+		require.Empty(t, all)
+	})
+}
+
+// TestWhoWaitsForHalfACommandHoldsNoCore has more of them than there are cores.
+func TestWhoWaitsForHalfACommandHoldsNoCore(t *testing.T) {
+	r := newRig(t, false)
+	for range runtime.GOMAXPROCS(0) + 2 {
+		conn, _ := rawUpgrade(t, r, "")
+		_, err := conn.Write(masked(0x81, []byte(`{"cmd":"ping"}`))[:10])
+		require.NoError(t, err)
+	}
+	c := r.connect()
+	for range 100 {
+		c.sync()
+	}
+}

@@ -98,7 +98,7 @@ func newSession(r *rules, w wire, out transport, log *slog.Logger) *session {
 		}
 	})
 	s.conv = &both.conversation
-	s.conv.rules, s.conv.wire, s.conv.notify, s.conv.task = r, w, s.wake, s.task
+	s.conv.rules, s.conv.wire, s.conv.notify, s.conv.task, s.conv.result = r, w, s.wake, s.task, s.mailbox.result
 	return s
 }
 

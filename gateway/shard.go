@@ -40,8 +40,7 @@ type shard struct {
 	// owned by run
 	taken   []*session // what was ready, with the room of the last
 	called  []*lane    // what was due, likewise
-	bulk    []*session // woken, and behind; they wait for their moment
-	bulkAt  time.Time  // the last one's end, or since when there is bulk
+	backlog backlog    // those who were woken and wait for their moment
 	lanes   map[laneKey]*lane
 	rests   rests
 	timers  timerHeap
@@ -176,7 +175,7 @@ func (sh *shard) run() error {
 		sh.serveTaken()
 		sh.serveDue()
 		if busy {
-			sh.tryBulk()
+			sh.tryBacklog()
 			continue
 		}
 		if wait, any := sh.pause(time.Now()); any {

@@ -26,6 +26,8 @@ type hold interface {
 	Partitions() []int32
 	Live() (map[int32]int64, bool)
 	Bounds(ctx context.Context) (map[int32]broker.Bounds, error)
+	// AskBounds is Bounds for who does not wait: then is called once, from any goroutine.
+	AskBounds(then func(map[int32]broker.Bounds, error))
 	OffsetsAt(ctx context.Context, t time.Time) (map[int32]int64, error)
 	Read(partition int32, cursor int64, maxEvents int) feed.Chunk
 	Scan(ctx context.Context, partition int32, from, to int64, fn func(feed.Chunk) bool) (int64, error)

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ type questions struct{ now, next *question }
 // question is one that some wait for. Its answer is set when done is closed.
 type question struct {
 	done   chan struct{}
-	bounds map[int32]broker.Bounds // shared: nobody may change it
+	then   []func(bounds map[int32]broker.Bounds, err error) // guarded by the asker's mu until it is asked: called after done
+	bounds map[int32]broker.Bounds                           // shared: nobody may change it
 	err    error
 }
 
@@ -45,7 +47,7 @@ func newAsker(spawn func(func(context.Context)), ask func(context.Context, strin
 // bounds asks for the bounds of a topic's first n partitions, or waits for
 // somebody's question that begins from now on. Nobody may change the answer.
 func (a *asker) bounds(ctx context.Context, topic string, id stream.TopicID, n int) (map[int32]broker.Bounds, error) {
-	q := a.join(asked{topic, id, n})
+	q := a.join(asked{topic, id, n}, nil)
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -54,21 +56,41 @@ func (a *asker) bounds(ctx context.Context, topic string, id stream.TopicID, n i
 	}
 }
 
-// join returns the question to wait for.
-func (a *asker) join(what asked) *question {
+// AskBounds is Bounds without waiting: then is called, once, from any goroutine,
+// and must not wait. It is the caller's to know whether the sub is open still.
+func (s *Sub) AskBounds(then func(map[int32]broker.Bounds, error)) {
+	topic, refresh := s.topic.name, s.feed.refresh
+	s.feed.env.asker.join(asked{topic, s.Epoch(), len(s.Partitions())}, func(b map[int32]broker.Bounds, err error) {
+		if errors.Is(err, stream.ErrTopicChanged) {
+			refresh()
+		}
+		then(b, err)
+	})
+}
+
+// join returns the question to wait for. then is called with its answer by
+// whoever asks, and must not wait; it may be nil.
+func (a *asker) join(what asked, then func(map[int32]broker.Bounds, error)) *question {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	var q *question
 	qs := a.open[what]
-	if qs == nil {
-		qs = &questions{now: newQuestion()}
+	switch {
+	case qs == nil:
+		q = newQuestion()
+		qs = &questions{now: q}
 		a.open[what] = qs
-		a.spawn(func(ctx context.Context) { a.run(ctx, what, qs) })
-		return qs.now
+		defer a.spawn(func(ctx context.Context) { a.run(ctx, what, qs) })
+	case qs.next == nil:
+		q = newQuestion()
+		qs.next = q
+	default:
+		q = qs.next
 	}
-	if qs.next == nil {
-		qs.next = newQuestion()
+	if then != nil {
+		q.then = append(q.then, then)
 	}
-	return qs.next
+	return q
 }
 
 func newQuestion() *question { return &question{done: make(chan struct{})} }
@@ -83,6 +105,9 @@ func (a *asker) run(ctx context.Context, what asked, qs *questions) {
 		q.bounds, q.err = a.ask(tctx, what.topic, what.id, firstIDs(what.n))
 		cancel()
 		close(q.done)
+		for _, then := range q.then {
+			then(q.bounds, q.err)
+		}
 		a.mu.Lock()
 		q = qs.next
 		qs.now, qs.next = q, nil

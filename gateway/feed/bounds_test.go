@@ -27,16 +27,24 @@ func TestManyWhoAskForBoundsShareTheQuestions(t *testing.T) {
 			return map[int32]broker.Bounds{0: {End: asks}}, nil
 		})
 	what := asked{"t", stream.TopicID{}, 1}
-	first := a.join(what)
+	first := a.join(what, nil)
 	<-under
-	second := a.join(what)
+	second := a.join(what, nil)
 	for range 10_000 {
-		require.Same(t, second, a.join(what), "an answer that was asked for before somebody came is not fresh")
+		require.Same(t, second, a.join(what, nil), "an answer that was asked for before somebody came is not fresh")
 	}
 	gate <- struct{}{}
 	<-under
-	third := a.join(what)
+	told := map[string][]int64{}
+	tell := func(who string) func(b map[int32]broker.Bounds, err error) {
+		return func(b map[int32]broker.Bounds, err error) { // called by one at a time
+			require.Equal(t, who == "third", err != nil)
+			told[who] = append(told[who], b[0].End)
+		}
+	}
+	third := a.join(what, tell("third"))
 	require.NotSame(t, second, third)
+	require.Same(t, third, a.join(what, tell("third")))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := a.bounds(ctx, "t", stream.TopicID{}, 1)
@@ -51,4 +59,14 @@ func TestManyWhoAskForBoundsShareTheQuestions(t *testing.T) {
 		require.Equal(t, i < 2, q.bounds[0].End == int64(i+1))
 	}
 	require.Empty(t, a.open, "nobody waits: nothing is asked")
+	require.Equal(t, map[string][]int64{"third": {0, 0}}, told)
+
+	a.join(what, tell("fourth"))
+	<-under
+	a.join(what, tell("fifth"))
+	gate <- struct{}{}
+	<-under
+	gate <- struct{}{}
+	wg.Wait()
+	require.Equal(t, map[string][]int64{"third": {0, 0}, "fourth": {4}, "fifth": {5}}, told, "who does not wait is told once, by its question's answer")
 }
