@@ -146,6 +146,7 @@ func (d *Dev) startKafka() error {
 		return embeddedError(err, d.o)
 	}
 	d.close = append(d.close, b.Close)
+	d.dial = b.Dial
 	d.cfg.Kafka.Brokers = []string{b.Addr()}
 	d.info.Kafka, d.info.EmbeddedKafka, d.info.DataDir = b.Addr(), true, d.o.DataDir
 	return nil

@@ -46,6 +46,7 @@ type base struct {
 	metrics *prometheus.Registry
 	health  *health
 	client  *broker.Client
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // to Kafka; nil = over the network
 	catalog *catalog.Catalog
 
 	adminAddr string
@@ -98,7 +99,7 @@ func KafkaSecurity(k config.Kafka) broker.Security {
 // cluster makes the door to Kafka, and what is known of its topics.
 func (b *base) cluster() (err error) {
 	b.client, err = broker.New(broker.Options{
-		Addrs: b.cfg.Kafka.Brokers, ClientID: b.cfg.Kafka.ClientID, Logger: b.log, Security: KafkaSecurity(b.cfg.Kafka),
+		Addrs: b.cfg.Kafka.Brokers, ClientID: b.cfg.Kafka.ClientID, Logger: b.log, Security: KafkaSecurity(b.cfg.Kafka), Dial: b.dial,
 	})
 	if err != nil {
 		return b.abandon(fmt.Errorf("kafka client: %w", err))

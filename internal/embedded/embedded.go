@@ -8,7 +8,7 @@
 // none of its own accord); cleaning that also runs after a restart; automatic
 // creation of topics, except of those that tapecast makes for itself.
 //
-// Goroutines: kfake's own, and one cleaner; Close ends them all.
+// Goroutines: kfake's own, one cleaner, and one for each listener; Close ends them all.
 package embedded
 
 import (
@@ -61,6 +61,7 @@ type Options struct {
 type Broker struct {
 	cluster *kfake.Cluster
 	addrs   []string
+	doors   []*door
 	unlock  func() error
 	stop    chan struct{} // closed by Close
 	cleaner sync.WaitGroup
@@ -90,15 +91,20 @@ func start(o Options, unlock func() error) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	b := &Broker{unlock: unlock, stop: make(chan struct{})}
+	for _, ln := range lns {
+		b.addrs = append(b.addrs, ln.Addr().String())
+		b.doors = append(b.doors, newDoor(ln))
+	}
 	taken := 0
 	opts := []kfake.Opt{
 		kfake.NumBrokers(o.Brokers),
 		kfake.ListenFn(func(network, addr string) (net.Listener, error) {
-			if taken == len(lns) {
+			if taken == len(b.doors) {
 				return net.Listen(network, addr) //nolint:noctx // a broker that a test adds, on loopback
 			}
 			taken++
-			return lns[taken-1], nil
+			return b.doors[taken-1], nil
 		}),
 		kfake.AllowAutoTopicCreation(),
 		kfake.DefaultNumPartitions(o.Partitions),
@@ -114,15 +120,12 @@ func start(o Options, unlock func() error) (*Broker, error) {
 	}
 	c, err := kfake.NewCluster(opts...)
 	if err != nil {
-		for _, ln := range lns {
-			_ = ln.Close()
+		for _, d := range b.doors {
+			_ = d.Close()
 		}
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
-	b := &Broker{cluster: c, unlock: unlock, stop: make(chan struct{})}
-	for _, ln := range lns {
-		b.addrs = append(b.addrs, ln.Addr().String())
-	}
+	b.cluster = c
 	newPolicy(c, o).install()
 	b.cleaner.Go(func() { b.cleanLoop(o.CleanEvery) })
 	return b, nil
