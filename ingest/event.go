@@ -88,10 +88,10 @@ func parseEvent(raw []byte, index int, m *mistakes) event {
 		return e
 	}
 	seen := 0
-	walkObject(raw, func(name string, raw []byte) {
+	walkObject(raw, func(name, raw []byte) {
 		var bit int
 		var reason string
-		switch name {
+		switch string(name) {
 		case "key":
 			bit = hasKey
 			e.key, reason = parseKey(raw)
@@ -105,7 +105,7 @@ func parseEvent(raw []byte, index int, m *mistakes) event {
 			bit = hasPartition
 			e.partition, reason = parsePartition(raw)
 		default:
-			m.add(index, clip(name), "is no field of an event; there are key, value, ts and partition")
+			m.add(index, clip(string(name)), "is no field of an event; there are key, value, ts and partition")
 			return
 		}
 		if reason == "" && seen&bit != 0 {
@@ -113,7 +113,7 @@ func parseEvent(raw []byte, index int, m *mistakes) event {
 		}
 		seen |= bit
 		if reason != "" {
-			m.add(index, name, reason)
+			m.add(index, string(name), reason)
 		}
 	})
 	if seen&hasValue == 0 {

@@ -47,7 +47,7 @@ func (s *Service) records(ctx context.Context, d *draft, l *lease) ([]broker.Pro
 func encode(ctx context.Context, d *draft, f form, l *lease) ([]broker.ProduceRecord, *problem) {
 	var (
 		m     mistakes
-		arena []byte
+		arena = make([]byte, 0, d.roughly())
 		ends  = make([]int, len(d.events))
 		large = -1
 	)
@@ -83,6 +83,14 @@ func encode(ctx context.Context, d *draft, f form, l *lease) ([]broker.ProduceRe
 		return nil, p
 	}
 	return d.assemble(arena, ends), nil
+}
+
+// roughly is what the values take as JSON: most formats need less.
+func (d *draft) roughly() (n int) {
+	for i := range d.events {
+		n += len(d.events[i].value)
+	}
+	return n
 }
 
 func (d *draft) assemble(arena []byte, ends []int) []broker.ProduceRecord {

@@ -29,9 +29,9 @@ func parseREST(body []byte, kind string) (*restRequest, *problem) {
 	req := &restRequest{kind: kind}
 	var records []byte
 	var p *problem
-	walkObject(body, func(name string, raw []byte) {
+	walkObject(body, func(name, raw []byte) {
 		ok := true
-		switch name {
+		switch string(name) {
 		case "records":
 			records = raw
 		case "value_schema":
@@ -43,10 +43,10 @@ func parseREST(body []byte, kind string) (*restRequest, *problem) {
 		case "key_schema_id":
 			req.keyID, ok = schemaID(raw)
 		default:
-			p = unprocessable("unrecognized field: " + clip(name))
+			p = unprocessable("unrecognized field: " + clip(string(name)))
 		}
 		if !ok {
-			p = unprocessable(name + " is " + kindOf(raw) + ", or has no usable value")
+			p = unprocessable(string(name) + " is " + kindOf(raw) + ", or has no usable value")
 		}
 	})
 	if p != nil {
@@ -94,9 +94,9 @@ func parseRecord(raw []byte, index int, kind string, m *mistakes) event {
 		m.add(index, "", "is "+kindOf(raw)+", want an object")
 		return e
 	}
-	walkObject(raw, func(name string, raw []byte) {
+	walkObject(raw, func(name, raw []byte) {
 		reason := ""
-		switch name {
+		switch string(name) {
 		case "key":
 			e.key, reason = parseKey(raw)
 			if kind == typeRESTBinary && e.key != nil && reason == "" {
@@ -107,10 +107,10 @@ func parseRecord(raw []byte, index int, kind string, m *mistakes) event {
 		case "partition":
 			e.partition, reason = parsePartition(raw)
 		default:
-			name, reason = clip(name), "is no field of a record; there are key, value and partition"
+			name, reason = []byte(clip(string(name))), "is no field of a record; there are key, value and partition"
 		}
 		if reason != "" {
-			m.add(index, name, reason)
+			m.add(index, string(name), reason)
 		}
 	})
 	return e

@@ -1,15 +1,18 @@
 package ingest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/tapecast/tapecast/schemas"
 )
 
 // maxDepth bounds the nesting of a request: more than any schema that
 // schemas.Compile accepts, and nothing to a stack.
-const maxDepth = 64
+const maxDepth = schemas.MaxValueDepth
 
 var (
 	errNotUTF8   = errors.New("is not valid UTF-8")
@@ -22,6 +25,14 @@ var (
 // walk: valid UTF-8, valid syntax, bounded depth, whole surrogate pairs (half
 // ones would become one and the same replacement character, and two keys one).
 func checkText(b []byte) error {
+	if bytes.IndexByte(b, '\\') < 0 && schemas.ValidJSON(b) {
+		return nil // nearly all
+	}
+	return checkSlowly(b)
+}
+
+// checkSlowly also says what is wrong.
+func checkSlowly(b []byte) error {
 	if !utf8.Valid(b) {
 		return errNotUTF8
 	}
@@ -110,13 +121,16 @@ func skipSpace(b []byte, i int) int {
 
 // skipString returns the index after the string that begins at i.
 func skipString(b []byte, i int) int {
-	for i++; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
+	for i++; i < len(b); {
+		n := bytes.IndexByte(b[i:], '"')
+		if n < 0 {
+			break
 		}
+		escape := bytes.IndexByte(b[i:i+n], '\\')
+		if escape < 0 {
+			return i + n + 1
+		}
+		i += escape + 2
 	}
 	return len(b)
 }
@@ -158,14 +172,14 @@ func endsLiteral(c byte) bool {
 
 // walkObject calls field for each member of the object that raw is. Raw is
 // trimmed, as are the values it hands on.
-func walkObject(raw []byte, field func(name string, raw []byte)) {
+func walkObject(raw []byte, field func(name, raw []byte)) {
 	i := skipSpace(raw, 1)
 	for i < len(raw) && raw[i] != '}' {
 		end := skipString(raw, i)
 		name := unquote(raw[i:end])
 		i = skipSpace(raw, skipSpace(raw, end)+1) // the colon
 		end = skipValue(raw, i)
-		field(string(name), raw[i:end])
+		field(name, raw[i:end])
 		i = skipSpace(raw, end)
 		if i < len(raw) && raw[i] == ',' {
 			i = skipSpace(raw, i+1)

@@ -19,6 +19,7 @@ func TestCheckText(t *testing.T) {
 		strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1): errTooDeep,
 	} {
 		require.ErrorIs(t, checkText([]byte(text)), want, text)
+		require.ErrorIs(t, checkSlowly([]byte(text)), want, text)
 	}
 	require.ErrorContains(t, checkText([]byte(`{"a":x}`)), "at byte 6")
 	require.Error(t, checkText([]byte(`{"a":"\u12"}`)))
@@ -37,6 +38,9 @@ func FuzzParseBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		before := bytes.Clone(body)
+		if quick, slow := checkText(body), checkSlowly(body); (quick == nil) != (slow == nil) {
+			t.Fatalf("%v, and %v when looked at slowly", quick, slow)
+		}
 		events, p := parseBody(body)
 		for _, kind := range []string{typeRESTJSON, typeRESTAvro, typeRESTBinary} {
 			_, _ = parseREST(body, kind)

@@ -19,6 +19,14 @@ func checkJSON(b []byte) (validUTF8 bool, err error) {
 	return false, whyInvalid(b)
 }
 
+// ValidJSON tells whether b is one JSON value of valid UTF-8, nested no deeper
+// than MaxValueDepth containers. It allocates nothing.
+func ValidJSON(b []byte) bool {
+	v := validator{b: b}
+	end := v.value(skipSpace(b, 0), 0)
+	return end >= 0 && skipSpace(b, end) == len(b) && !v.badUTF8
+}
+
 // whyInvalid words what checkJSON refuses.
 func whyInvalid(b []byte) error {
 	if tooDeep(b) {
@@ -63,13 +71,16 @@ func syntaxOffset(err error) int64 {
 
 // stringEnd returns the index after the string that begins at i, or -1.
 func stringEnd(b []byte, i int) int {
-	for i++; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
+	for i++; i < len(b); {
+		n := bytes.IndexByte(b[i:], '"')
+		if n < 0 {
+			return -1
 		}
+		escape := bytes.IndexByte(b[i:i+n], '\\')
+		if escape < 0 {
+			return i + n + 1
+		}
+		i += escape + 2
 	}
 	return -1
 }

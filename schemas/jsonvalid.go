@@ -97,7 +97,13 @@ func (v *validator) array(i, depth int) int {
 
 // text checks a string from behind its first quote.
 func (v *validator) text(i int) int {
-	for i < len(v.b) {
+	for {
+		for i < len(v.b) && plainText[v.b[i]] {
+			i++
+		}
+		if i >= len(v.b) {
+			return -1
+		}
 		switch c := v.b[i]; {
 		case c == '"':
 			return i + 1
@@ -107,16 +113,21 @@ func (v *validator) text(i int) int {
 			if i = v.escape(i + 1); i < 0 {
 				return -1
 			}
-		case c < utf8.RuneSelf:
-			i++
 		default:
 			r, size := utf8.DecodeRune(v.b[i:])
 			v.badUTF8 = v.badUTF8 || r == utf8.RuneError && size == 1
 			i += size
 		}
 	}
-	return -1
 }
+
+// plainText are the bytes that may stand in a string and mean themselves.
+var plainText = func() (plain [256]bool) {
+	for c := byte(' '); c < utf8.RuneSelf; c++ {
+		plain[c] = c != '"' && c != '\\'
+	}
+	return plain
+}()
 
 // escape checks what follows a backslash.
 func (v *validator) escape(i int) int {
