@@ -195,10 +195,13 @@ func (p *Producer) route(c *call, partitions int) {
 }
 
 // enqueue hands a call's records to their partitions' queues, waiting for room.
-// Records that find none before ctx ends have its error.
+// Records that find none before ctx ends have its error. A partition gets its
+// records at once, so that they leave in one batch: what comes a moment later
+// waits until the batch before it is acknowledged.
 func (p *Producer) enqueue(ctx context.Context, topic string, c *call) {
-	var q *partitionQueue
-	var err error
+	parts := map[int32]*part{}
+	var to *part
+	defer func() { p.push(parts) }()
 	for i := range c.recs {
 		if c.out[i].Err != nil {
 			c.settle(i, c.out[i].Err, -1)
@@ -206,23 +209,47 @@ func (p *Producer) enqueue(ctx context.Context, topic string, c *call) {
 		}
 		size := int64(c.size(i))
 		if !p.room.TryAcquire(size) {
+			p.push(parts) // the room may be this call's own
 			if err := p.room.Acquire(ctx, size); err != nil {
 				c.settle(i, err, -1)
 				continue
 			}
 		}
-		tp := TopicPartition{Topic: topic, Partition: c.out[i].Partition}
-		if q == nil || q.tp != tp {
-			if q, err = p.queue(tp); err != nil {
-				p.room.Release(size)
-				c.settle(i, err, -1)
-				continue
+		if id := c.out[i].Partition; to == nil || to.q.tp.Partition != id {
+			if to = parts[id]; to == nil {
+				q, err := p.queue(TopicPartition{Topic: topic, Partition: id})
+				if err != nil {
+					p.room.Release(size)
+					c.settle(i, err, -1)
+					continue
+				}
+				to = &part{q: q}
+				parts[id] = to
 			}
 		}
-		if q.push(queued{call: c, index: i, size: size}) {
-			if err := p.start(q); err != nil {
-				q.failAll(err)
-			}
+		to.items = append(to.items, queued{call: c, index: i, size: size})
+	}
+}
+
+// part is what one partition gets of a call.
+type part struct {
+	q     *partitionQueue
+	items []queued
+}
+
+// push queues them, and starts the senders of queues that have none.
+func (p *Producer) push(parts map[int32]*part) {
+	for _, o := range parts {
+		if len(o.items) == 0 {
+			continue
+		}
+		start := o.q.push(o.items)
+		o.items = o.items[:0]
+		if !start {
+			continue
+		}
+		if err := p.start(o.q); err != nil {
+			o.q.failAll(err)
 		}
 	}
 }

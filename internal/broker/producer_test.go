@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -447,6 +448,35 @@ func TestAProducerThatEndsFailsWhatIsQueued(t *testing.T) {
 	out, err = p.Produce(ctxOf(t), topic, recs[:1])
 	require.NoError(t, err)
 	require.Error(t, out[0].Err)
+}
+
+func TestACallLeavesInOneBatchAPartition(t *testing.T) {
+	env := brokertest.Start(t)
+	topic := env.Topic(t, 2)
+	p := env.Client.NewProducer(broker.ProducerOptions{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	var requests atomic.Int64
+	env.Kfake.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		env.Kfake.KeepControl()
+		requests.Add(1)
+		return nil, nil, false
+	})
+	recs := make([]broker.ProduceRecord, 2000)
+	for i := range recs {
+		recs[i] = broker.ProduceRecord{Value: []byte("v"), Partition: int32(i % 2)}
+	}
+	for n := range int64(10) {
+		out, err := p.Produce(ctxOf(t), topic, recs)
+		require.NoError(t, err)
+		for _, o := range out {
+			require.NoError(t, o.Err)
+		}
+		require.Equal(t, 2*(n+1), requests.Load())
+	}
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
 func TestABrokerThatIsKilledAndComesBackLosesAndDoublesNothing(t *testing.T) {

@@ -50,11 +50,11 @@ type outgoing struct {
 	maxTime  int64
 }
 
-// push queues a record and tells whether a sender must be started.
-func (q *partitionQueue) push(it queued) (start bool) {
+// push queues records and tells whether a sender must be started.
+func (q *partitionQueue) push(items []queued) (start bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.items = append(q.items, it)
+	q.items = append(q.items, items...)
 	start, q.sending = !q.sending, true
 	return start
 }
