@@ -3,9 +3,7 @@ package protocol
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -288,90 +286,10 @@ func NormalKeys(list []string) ([][]byte, *Error) {
 	return out, nil
 }
 
-// fields of a JSON object, not yet looked into.
-type fields map[string]json.RawMessage
-
-func (f fields) str(name string) (string, bool) { return stringOf(f[name]) }
-
-// parseObject splits one JSON object into its fields. Doubled fields are
-// refused: two parsers may disagree on which one counts.
-func parseObject(text []byte) (fields, *Error) {
-	if tooDeep(text) {
-		return nil, &Error{Code: CodeBadJSON, Message: fmt.Sprintf("nested deeper than %d", MaxDepth)}
-	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, syntaxError(err, "a command is one JSON object")
-	}
-	f := fields{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, syntaxError(err, "not JSON")
-		}
-		name, _ := t.(string)
-		var raw json.RawMessage
-		if err := d.Decode(&raw); err != nil {
-			return nil, syntaxError(err, "not JSON")
-		}
-		if _, double := f[name]; double {
-			return nil, &Error{Code: CodeBadJSON, Message: "a field is there twice"}
-		}
-		f[name] = raw
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, syntaxError(err, "not JSON")
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, &Error{Code: CodeBadJSON, Message: "more than one JSON object"}
-	}
-	return f, nil
-}
-
-func syntaxError(err error, message string) *Error {
-	var s *json.SyntaxError
-	switch {
-	case errors.As(err, &s):
-		message = fmt.Sprintf("not JSON at byte %d", s.Offset)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		message = "not JSON: it ends too early"
-	}
-	return &Error{Code: CodeBadJSON, Message: message}
-}
-
-// tooDeep looks for nesting beyond MaxDepth without parsing.
-func tooDeep(text []byte) bool {
-	depth, quoted := 0, false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			if depth++; depth > MaxDepth {
-				return true
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return false
-}
-
 func isKind(raw json.RawMessage, first byte) bool { return len(raw) > 0 && raw[0] == first }
 
 func isNumber(raw json.RawMessage) bool {
 	return len(raw) > 0 && (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9')
-}
-
-func stringOf(raw json.RawMessage) (string, bool) {
-	var s string
-	if !isKind(raw, '"') || json.Unmarshal(raw, &s) != nil {
-		return "", false
-	}
-	return s, true
 }
 
 // intOf takes whole numbers only, also written as 1e3 or 5.0.
