@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/tapecast/tapecast/internal/protocol"
+	"github.com/tapecast/tapecast/internal/rawio"
 )
 
 // Bounds of the handshake.
@@ -68,7 +69,7 @@ func (s *Service) startSocket(conn net.Conn, w wire, terms *terms, leave func())
 	sess.ping = s.o.Ping
 	t.sess = sess
 	bodies := []func() error{t.readLoop}
-	if tcp, ok := conn.(*net.TCPConn); ok && canAttempt && s.attempts(t, tcp) {
+	if tcp, ok := rawio.TCP(conn); ok && canAttempt && s.attempts(t, tcp) {
 		sess.socket = t
 	} else {
 		bodies = append(bodies, sess.run)
@@ -111,7 +112,7 @@ func setSendBuffer(conn net.Conn) {
 	if under, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
 		conn = under.NetConn()
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := rawio.TCP(conn); ok {
 		_ = tcp.SetWriteBuffer(sendBuffer)
 	}
 }

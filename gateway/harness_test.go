@@ -13,6 +13,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/rawio"
 )
 
 // pipes is a listener in memory, so that tests run in virtual time.
@@ -98,7 +100,7 @@ func newRig(t testing.TB, virtual bool, change ...func(*Options)) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.drain = cancel
 	served := make(chan struct{})
-	go func() { defer close(served); _ = server.Serve(l) }()
+	go func() { defer close(served); _ = server.Serve(rawio.Listener(l)) }()
 	go func() { defer close(r.done); _ = r.service.Run(ctx) }()
 	for !r.service.running() {
 		runtime.Gosched()

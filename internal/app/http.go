@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tapecast/tapecast/internal/rawio"
 )
 
 // Bounds of every HTTP server. There is no write timeout: streams are long.
@@ -99,7 +101,7 @@ func (s *server) run(ctx context.Context) error {
 			_ = s.http.Close()
 		}
 	})
-	err := s.http.Serve(s.ln)
+	err := s.http.Serve(rawio.Listener(s.ln))
 	if !release() {
 		<-stopped
 	}

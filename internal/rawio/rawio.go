@@ -28,6 +28,15 @@ func Conn(c net.Conn) net.Conn {
 	return &conn{TCPConn: tcp, raw: raw}
 }
 
+// TCP returns the TCP connection under one of Conn, or under none.
+func TCP(c net.Conn) (tcp *net.TCPConn, ok bool) {
+	if c, ok := c.(*conn); ok {
+		return c.TCPConn, true
+	}
+	tcp, ok = c.(*net.TCPConn)
+	return tcp, ok
+}
+
 type conn struct {
 	*net.TCPConn
 	raw syscall.RawConn

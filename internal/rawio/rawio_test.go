@@ -164,6 +164,32 @@ func TestWhatIsNoTCPConnectionStaysAsItIs(t *testing.T) {
 	assert.Equal(t, a, rawio.Conn(a))
 }
 
+func TestAListenersConnectionsAreItsOwn(t *testing.T) {
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ln := rawio.Listener(plain)
+	client, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = client.Close() }()
+	c, err := ln.Accept()
+	require.NoError(t, err)
+	defer func() { _ = c.Close() }()
+	_, plainly := c.(*net.TCPConn)
+	require.False(t, plainly)
+	for _, one := range []net.Conn{c, client} {
+		tcp, ok := rawio.TCP(one)
+		require.True(t, ok)
+		assert.Equal(t, one.LocalAddr(), tcp.LocalAddr())
+	}
+	a, b := net.Pipe()
+	defer func() { _, _ = a.Close(), b.Close() }()
+	_, ok := rawio.TCP(a)
+	require.False(t, ok)
+	require.NoError(t, ln.Close())
+	_, err = ln.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
 // The calls themselves do as package syscall's do.
 func TestCallsDoAsPackageSyscallsDo(t *testing.T) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
