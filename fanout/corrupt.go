@@ -29,6 +29,7 @@ func (p *partition) passOver(c *broker.CorruptError) bool {
 	if p.spoilt.met++; p.spoilt.met < corruptTries {
 		return false
 	}
+	defer p.round.flush()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.emitLocked(p.book.chains.Skip(c.To))

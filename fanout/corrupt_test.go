@@ -60,7 +60,7 @@ func aBatchThatCannotBeReadIsLeftOut(t *testing.T, r *rig) {
 func TestABatchIsAskedForAFewTimesBeforeItIsPassedOver(t *testing.T) {
 	m, err := newMetrics(nil)
 	require.NoError(t, err)
-	p := &partition{parts: parts{metrics: m, log: testLog("p")}}
+	p := &partition{parts: parts{metrics: m, round: &round{}, log: testLog("p")}}
 	p.book = &book{chains: coverage.NewChains(stream.TopicID{1}, 0, 1, 100)}
 	at := func(from, to int64) *broker.CorruptError {
 		return &broker.CorruptError{From: from, To: to, Err: broker.ErrCorrupt}

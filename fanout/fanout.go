@@ -16,14 +16,15 @@
 // What it does not do: it never writes a feed topic, never judges records, and
 // keeps nothing that is not in Kafka.
 //
-// Requests are what costs: a partition has no read of its own, and a node no
-// write. What lies at one broker is asked for together (broker.Puller), at a
-// pace that grows with the load (pacer), and the batches of a moment leave
-// together (broker.Appender).
+// Requests and wake-ups are what costs: a partition has no read of its own, and a
+// node no write. What lies at one broker is asked for together (broker.Puller), at
+// a pace that grows with the load (pacer); the goroutine that got the answer routes
+// it, and sends the batches of all nodes together (round, broker.Sender) before it
+// asks again.
 //
 // Goroutines: one follower of the interest log, one janitor, one group member,
-// one for commits, one pacer; one per owned partition, which only waits while
-// all is well, and one per node; the puller's.
+// one for commits, one pacer; one per owned partition and one per node, which
+// only wait while all is well; the puller's and the sender's.
 package fanout
 
 import (
@@ -152,15 +153,11 @@ func New(o Options) (*Service, error) {
 
 // publisherMaker makes and starts the nodes' publishers. Each ends with its
 // incarnation or with ctx.
-func (s *Service) publisherMaker(ctx context.Context, pubs *errgroup.Group) func(*interest.Incarnation) *publisher {
-	appender := s.opt.Client.NewAppender()
+func (s *Service) publisherMaker(ctx context.Context, pubs *errgroup.Group, r *round) func(*interest.Incarnation) *publisher {
 	common := publisherParts{
 		writer: s.opt.Instance, limit: s.opt.QueueBytes, fence: s.fence, linger: s.linger, metrics: s.metrics, log: s.log,
-		gather: appender,
-		append: func(ctx context.Context, topic string, payload []byte, with company) error {
-			if with != alone {
-				return appender.Append(ctx, topic, 0, payload, with == announced)
-			}
+		round: r,
+		append: func(ctx context.Context, topic string, payload []byte) error {
 			_, err := s.opt.Client.Append(ctx, topic, 0, []broker.AppendRecord{{Value: payload}})
 			return err
 		},
@@ -204,13 +201,17 @@ func (s *Service) Run(ctx context.Context) error {
 	defer leave()
 
 	var pubs errgroup.Group
-	s.tracker.newPub = s.publisherMaker(pubsCtx, &pubs)
+	r := &round{}
+	sender := s.opt.Client.NewSender(r.flush)
+	r.send = sender.Send
+	pubs.Go(func() error { return sender.Run(pubsCtx) })
+	s.tracker.newPub = s.publisherMaker(pubsCtx, &pubs, r)
 	base, baseCtx := errgroup.WithContext(groupCtx)
 	loops, loopsCtx := errgroup.WithContext(ctx)
 	pace := &pacer{at: time.Now()}
-	puller := s.opt.Client.NewPuller(pace.pause, readBurst)
+	puller := s.opt.Client.NewPuller(pace.pause, readBurst, r.flush)
 	m := newMember(loopsCtx, parts{
-		client: s.opt.Client, puller: puller, pacer: pace, follower: s.follower, tracker: s.tracker,
+		client: s.opt.Client, puller: puller, round: r, pacer: pace, follower: s.follower, tracker: s.tracker,
 		fence: s.fence, metrics: s.metrics, log: s.log, group: s.opt.Group,
 		history: s.history, begun: make(chan struct{}, 1),
 	}, loops)

@@ -186,6 +186,7 @@ func (m *member) pace(ctx context.Context) error {
 				}
 				p.watch(now)
 			}
+			m.round.flush()
 		}
 	}
 }
@@ -199,6 +200,7 @@ func (m *member) adopt() {
 	for _, p := range owned {
 		later = !p.adopt(now) || later
 	}
+	m.round.flush()
 	if later {
 		signal(m.tracker.changed)
 	}

@@ -32,6 +32,7 @@ const (
 type parts struct {
 	client   *broker.Client
 	puller   *broker.Puller // all partitions' reads
+	round    *round
 	pacer    *pacer
 	follower *interestlog.Follower
 	tracker  *tracker
@@ -129,6 +130,7 @@ func (p *partition) changed(ctx context.Context, id stream.TopicID, retry *backo
 
 // begin opens a new book at from, and answers all interests there.
 func (p *partition) begin(id stream.TopicID, from int64) {
+	defer p.round.flush()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.book = &book{id: id, chains: coverage.NewChains(id, p.tp.Partition, p.generation, from), nodes: map[string]*bookNode{}}
@@ -152,6 +154,7 @@ func (p *partition) forget() (next int64) {
 // close ends each node's chain where the book stands, so that nothing is left
 // unsaid of what was read.
 func (p *partition) close() {
+	defer p.round.flush()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.book == nil {
@@ -257,8 +260,8 @@ func (p *partition) note(reading bool) {
 	}
 }
 
-// take routes what one read proved and queues the sections. It returns whether
-// a node has its queue half full.
+// take routes what one read proved and queues the sections; the puller flushes
+// the round. It returns whether a node has its queue half full.
 func (p *partition) take(span broker.Span, now time.Time) (full bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -304,8 +307,9 @@ func (p *partition) emitLocked(outs []coverage.Out) {
 	}
 }
 
-// adopt takes new interests on, for partitions in which nothing happens.
-// It returns false where it is too soon after the last ones.
+// adopt takes new interests on, for partitions in which nothing happens. It
+// returns false where it is too soon after the last ones. The caller flushes the
+// round.
 func (p *partition) adopt(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -364,7 +368,8 @@ func (p *partition) dismissLocked(pos stream.InterestPos) {
 	}
 }
 
-// cover gives covering sections to nodes that got none for a while.
+// cover gives covering sections to nodes that got none for a while. The caller
+// flushes the round.
 func (p *partition) cover(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

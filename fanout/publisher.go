@@ -27,24 +27,9 @@ const (
 	retryWrite = 20 * time.Millisecond
 )
 
-// appendFunc writes one record to a delivery topic and waits for the verdict.
-type appendFunc func(ctx context.Context, topic string, payload []byte, with company) error
-
-// company says whether a write may share its request with others.
-type company uint8
-
-const (
-	alone     company = iota // who is in doubt: others must not wait with it
-	together                 // with who writes at the same moment
-	announced                // the same, and they may be waiting for it
-)
-
-// gathering is told who is about to write, so that batches that are made at the
-// same moment leave in one request; see broker.Appender.
-type gathering interface {
-	Announce()
-	Withdraw()
-}
+// appendFunc writes one record to a delivery topic, in a request of its own, and
+// waits for the verdict.
+type appendFunc func(ctx context.Context, topic string, payload []byte) error
 
 // health of a node, as its publisher sees it.
 type health uint8
@@ -60,7 +45,7 @@ type publisherParts struct {
 	writer  string // of the batches: this instance
 	limit   int    // bytes queued and in flight
 	append  appendFunc
-	gather  gathering // nil = nobody shares
+	round   *round
 	fence   *fence
 	linger  func() time.Duration
 	metrics *metrics
@@ -69,34 +54,46 @@ type publisherParts struct {
 
 // publisher writes one node's sections to its delivery topic: one request in
 // flight, everything that waits meanwhile goes into the next batch.
+//
+// While a node is busy, exactly one sees to it, and hands it on: push notes it for
+// the round, flush packs its batch and sends it, settle has the verdict, and notes
+// it again if more waits. Whatever is no everyday matter is handed to run.
 type publisher struct {
 	// static after construction
 	publisherParts
 	incarnation string
 	node        string
 	topic       string
-	wake        chan struct{} // cap 1
+	wake        chan struct{} // cap 1: the node is run's to see to
 	done        chan struct{} // closed when the incarnation has ended
 	endOnce     sync.Once
+	settled     func(error) // settle
 
-	// owned by run
-	sections []stream.Section
+	// owned by who sees to the node
+	sections []stream.Section // in flight
+	parcel   *parcel          // the same, encoded; nil = not yet, or written
 
 	// guarded by mu
-	mu        sync.Mutex
-	q         queue
-	health    health
-	batch     int  // what the sections of a batch may take, bytes
-	busy      bool // run is past its wait
-	announced bool // to gather: a write will come now
-	over      bool // run has ended
+	mu     sync.Mutex
+	q      queue
+	health health
+	batch  int  // what the sections of a batch may take, bytes
+	busy   bool // somebody sees to the node
+}
+
+// parcel is a batch on its way.
+type parcel struct {
+	buf  *[]byte // the payload; from buffers
+	sent time.Time
 }
 
 func newPublisher(incarnation, node, topic string, parts publisherParts) *publisher {
-	return &publisher{
+	p := &publisher{
 		publisherParts: parts, incarnation: incarnation, node: node, topic: topic,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), batch: batchBytes - delivery.Overhead,
 	}
+	p.settled = p.settle
+	return p
 }
 
 // end stops the publisher for good: the incarnation has ended.
@@ -128,34 +125,51 @@ func (p *publisher) push(b *book, sec stream.Section) {
 	if p.q.bytes > p.limit {
 		p.cutLocked(cutQueue)
 	}
-	if !p.busy && !p.over {
+	if !p.busy {
 		p.busy = true
-		if p.gather != nil && p.health == healthy {
-			p.announced = true
-			p.gather.Announce()
-		}
+		p.round.note(p)
+	}
+}
+
+// pack makes the node's next batch, if it is an everyday one of up to room bytes;
+// else the node is run's.
+func (p *publisher) pack(room int) (o broker.Outgoing, ok bool) {
+	p.mu.Lock()
+	if ok = p.health == healthy && p.q.bytes <= room && p.linger() == 0 && p.fence.open(time.Now()); ok {
+		p.sections = p.q.take(p.sections[:0], p.batch)
+	}
+	p.mu.Unlock()
+	if ok && !p.ended() && p.encode() == nil {
+		return broker.Outgoing{Topic: p.topic, Value: *p.parcel.buf, Done: p.settled}, true
+	}
+	p.hand(ok)
+	return o, false
+}
+
+// hand hands the node to run, and puts back what was taken for the next batch.
+func (p *publisher) hand(taken bool) {
+	if taken {
+		p.mu.Lock()
+		p.q.retake()
+		p.mu.Unlock()
 	}
 	signal(p.wake)
 }
 
-// arrive takes the announcement, and says how to write.
-func (p *publisher) arrive() company {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.announced {
-		p.announced = false
-		return announced
+// settle has the verdict on what pack has made. A batch that was not written, or
+// of which nobody knows, is run's to write alone.
+func (p *publisher) settle(err error) {
+	if err != nil {
+		if !errors.Is(err, errNotSent) {
+			p.metrics.writeRetries.Inc()
+			p.log.Debug("batch was not written with others", "node", p.node, "topic", p.topic, "error", err)
+		}
+		p.hand(false)
+		return
 	}
-	if p.gather == nil || p.health != healthy {
-		return alone
-	}
-	return together
-}
-
-// withdraw takes the announcement back: no write comes now.
-func (p *publisher) withdraw() {
-	if p.arrive() == announced {
-		p.gather.Withdraw()
+	p.acked()
+	if p.waiting() {
+		p.round.note(p)
 	}
 }
 
@@ -169,14 +183,6 @@ func (p *publisher) queueLocked(b *book, sec stream.Section) {
 	for _, piece := range coverage.Split(sec, p.batch, delivery.RecordSize) {
 		p.q.push(b, piece)
 	}
-}
-
-// finish is the end of run: nothing is announced any more.
-func (p *publisher) finish() {
-	p.mu.Lock()
-	p.over = true
-	p.mu.Unlock()
-	p.withdraw()
 }
 
 // cutLocked drops the queue. A write in flight may still be acknowledged.
@@ -215,11 +221,10 @@ func (p *publisher) unacked(b *book) (from int64, pending, holds bool) {
 	return from, pending, true
 }
 
-// run publishes until ctx or the incarnation ends.
+// run publishes what is no everyday matter, until ctx or the incarnation ends.
 func (p *publisher) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer p.finish()
 	var retry backoff
 	for {
 		select {
@@ -230,16 +235,10 @@ func (p *publisher) run(ctx context.Context) error {
 			return nil
 		case <-p.wake:
 		}
-		if d := p.linger(); d > 0 {
-			p.withdraw()
-			if !sleep(ctx, d) {
-				return nil
-			}
+		if d := p.linger(); d > 0 && p.parcel == nil && !sleep(ctx, d) {
+			return nil
 		}
-		for p.waiting() {
-			if p.ended() {
-				break
-			}
+		for p.waiting() && !p.ended() {
 			err := p.publish(ctx)
 			if ctx.Err() != nil {
 				return nil
@@ -248,11 +247,9 @@ func (p *publisher) run(ctx context.Context) error {
 				retry.reset()
 				continue
 			}
-			p.withdraw()
 			p.log.Debug("batch was not written", "node", p.node, "topic", p.topic, "error", err)
 			p.rest(ctx, retry.next())
 		}
-		p.withdraw()
 	}
 }
 
@@ -276,9 +273,14 @@ func (p *publisher) forget() {
 	p.q.drop()
 }
 
+// waiting tells whether there is something to write. If not, nobody needs to see
+// to the node.
 func (p *publisher) waiting() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.parcel != nil {
+		return true
+	}
 	if p.q.waiting() == 0 && p.health == cut {
 		p.health = probing // cut by a full queue while the last write came through
 	}
@@ -290,35 +292,54 @@ func (p *publisher) waiting() bool {
 // the transport may still be reading it.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// publish writes one batch. An error means that the node is cut.
-func (p *publisher) publish(ctx context.Context) error {
-	p.mu.Lock()
-	p.sections = p.q.take(p.sections[:0], p.batch)
-	p.mu.Unlock()
-	defer func() { clear(p.sections) }() // lets go of the records
-
-	// Right before it is written: a process that was frozen finds out here.
-	if !p.fence.open(time.Now()) {
-		p.withdraw()
+// encode makes a parcel of the sections in flight.
+func (p *publisher) encode() error {
+	buf := buffers.Get().(*[]byte)
+	now := time.Now()
+	payload, err := delivery.Append((*buf)[:0], &delivery.Batch{
+		Incarnation: p.incarnation, Writer: p.writer, WrittenUs: now.UnixMicro(), Sections: p.sections,
+	})
+	if err != nil {
+		return fmt.Errorf("encode batch for node %s: %w", p.node, err)
 	}
+	*buf = payload
+	p.parcel = &parcel{buf: buf, sent: now}
+	return nil
+}
+
+// publish writes one batch, or what a round could not write. An error means that
+// the node is cut.
+func (p *publisher) publish(ctx context.Context) error {
+	if p.parcel == nil {
+		p.mu.Lock()
+		p.sections = p.q.take(p.sections[:0], p.batch)
+		p.mu.Unlock()
+	}
+	// Right before it is written: a process that was frozen finds out here.
+	fenced := !p.fence.open(time.Now())
 	if !p.fence.wait(ctx) {
 		return ctx.Err()
 	}
-	buf := buffers.Get().(*[]byte)
-	payload, err := delivery.Append((*buf)[:0], &delivery.Batch{
-		Incarnation: p.incarnation, Writer: p.writer, WrittenUs: time.Now().UnixMicro(), Sections: p.sections,
-	})
-	if err != nil {
-		return p.failed(cutRefused, fmt.Errorf("encode batch for node %s: %w", p.node, err))
+	if p.parcel == nil {
+		if err := p.encode(); err != nil {
+			return p.failed(cutRefused, err)
+		}
+	} else if fenced {
+		p.parcel.sent = time.Now() // that was not the node's fault
 	}
-	*buf = payload
-	start := time.Now()
-	if err := p.write(ctx, payload); err != nil {
+	if err := p.write(ctx); err != nil {
 		return p.judge(ctx, err)
 	}
-	p.metrics.published(time.Since(start), len(p.sections), len(payload))
-	buffers.Put(buf)
+	p.acked()
+	return nil
+}
 
+// acked is the end of a parcel that was written.
+func (p *publisher) acked() {
+	p.metrics.published(time.Since(p.parcel.sent), len(p.sections), len(*p.parcel.buf))
+	buffers.Put(p.parcel.buf)
+	p.parcel = nil
+	clear(p.sections) // lets go of the records
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.q.ack()
@@ -326,16 +347,14 @@ func (p *publisher) publish(ctx context.Context) error {
 		p.log.Info("node is back", "node", p.node, "incarnation", p.incarnation, "topic", p.topic)
 	}
 	p.health = healthy
-	return nil
 }
 
 // write tries until the acknowledgement is overdue. A double does no harm.
-func (p *publisher) write(ctx context.Context, payload []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, ackWithin)
+func (p *publisher) write(ctx context.Context) error {
+	ctx, cancel := context.WithDeadline(ctx, p.parcel.sent.Add(ackWithin))
 	defer cancel()
-	delay := retryWrite
-	for with := p.arrive(); ; with = alone {
-		err := p.append(ctx, p.topic, payload, with)
+	for delay := retryWrite; ; delay = min(2*delay, 10*retryWrite) {
+		err := p.append(ctx, p.topic, *p.parcel.buf)
 		if err == nil || !again(err) || p.ended() {
 			return err
 		}
@@ -343,7 +362,6 @@ func (p *publisher) write(ctx context.Context, payload []byte) error {
 		if !sleep(ctx, delay) {
 			return fmt.Errorf("delivery topic %s not acknowledged within %s: %w", p.topic, ackWithin, err)
 		}
-		delay = min(2*delay, 10*retryWrite)
 	}
 }
 
@@ -352,11 +370,14 @@ func again(err error) bool {
 	return broker.Retryable(err) && !errors.Is(err, stream.ErrUnknownTopic) && !errors.Is(err, broker.ErrRecordTooLarge)
 }
 
-// judge settles a write that failed for good.
+// judge is the end of a parcel that was not written, and never will be.
 func (p *publisher) judge(ctx context.Context, err error) error {
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	defer clear(p.sections)
+	p.parcel = nil // its memory is not put back: see buffers
+	switch {
 	case errors.Is(err, broker.ErrRecordTooLarge):
 		return p.shrink(err)
 	case errors.Is(err, stream.ErrUnknownTopic):

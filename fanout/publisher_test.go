@@ -24,7 +24,7 @@ type wire struct {
 	verdict func(ctx context.Context, payload []byte) error // nil = written
 }
 
-func (w *wire) append(ctx context.Context, _ string, payload []byte, _ company) error {
+func (w *wire) append(ctx context.Context, _ string, payload []byte) error {
 	w.mu.Lock()
 	verdict := w.verdict
 	w.mu.Unlock()
@@ -63,8 +63,18 @@ func (w *wire) froms() (out [][]int64) {
 	return out
 }
 
+// push queues a section, as a round of its own.
+func push(p *publisher, b *book, sec stream.Section) {
+	p.push(b, sec)
+	p.round.flush()
+}
+
+// testPublisher runs a publisher. Without a round it writes everything alone.
 func testPublisher(t *testing.T, w *wire, o publisherParts) *publisher {
 	t.Helper()
+	if o.round == nil {
+		o.round = &round{send: func(all []broker.Outgoing) []broker.Outgoing { return all }}
+	}
 	m, err := newMetrics(nil)
 	require.NoError(t, err)
 	o.writer, o.append, o.metrics, o.log = "f1", w.append, m, slog.New(slog.DiscardHandler)
@@ -99,10 +109,10 @@ func TestWhatQueuesDuringAWriteIsTheNextBatch(t *testing.T) {
 		w.set(func(context.Context, []byte) error { <-release; return nil })
 		p := testPublisher(t, w, publisherParts{})
 		b := &book{}
-		p.push(b, apart(0))
+		push(p, b, apart(0))
 		synctest.Wait()
 		for i := range int64(5) {
-			p.push(b, apart(i+1))
+			push(p, b, apart(i+1))
 		}
 		synctest.Wait()
 		require.Empty(t, w.froms(), "one request in flight")
@@ -124,7 +134,7 @@ func TestANodeThatDoesNotAcknowledgeIsCutAndComesBack(t *testing.T) {
 		w.set(func(ctx context.Context, _ []byte) error { <-ctx.Done(); return ctx.Err() })
 		p := testPublisher(t, w, publisherParts{})
 		b := &book{}
-		p.push(b, apart(0))
+		push(p, b, apart(0))
 		time.Sleep(ackWithin - time.Millisecond)
 		_, _, holds := p.unacked(b)
 		require.True(t, holds)
@@ -133,12 +143,12 @@ func TestANodeThatDoesNotAcknowledgeIsCutAndComesBack(t *testing.T) {
 		_, _, holds = p.unacked(b)
 		require.False(t, holds, "commits do not wait for it")
 		require.EqualValues(t, 1, testutil.ToFloat64(p.metrics.cuts[cutTimeout]))
-		p.push(b, apart(1)) // dropped: within the backoff
+		push(p, b, apart(1)) // dropped: within the backoff
 		require.EqualValues(t, 2, testutil.ToFloat64(p.metrics.dropped))
 
 		time.Sleep(backoffMax)
 		w.set(nil)
-		p.push(b, apart(2))
+		push(p, b, apart(2))
 		synctest.Wait()
 		require.Equal(t, [][]int64{{2}}, w.froms())
 		_, _, holds = p.unacked(b)
@@ -158,7 +168,7 @@ func TestAShortRefusalIsTriedAgainWithoutACut(t *testing.T) {
 			return nil
 		})
 		p := testPublisher(t, w, publisherParts{})
-		p.push(&book{}, apart(0))
+		push(p, &book{}, apart(0))
 		time.Sleep(time.Second)
 		require.Equal(t, [][]int64{{0}}, w.froms())
 		require.EqualValues(t, 3, testutil.ToFloat64(p.metrics.writeRetries))
@@ -182,8 +192,8 @@ func TestAFullQueueCutsTheNodeAndNobodyElse(t *testing.T) {
 		ps, pf := testPublisher(t, slow, publisherParts{limit: limit}), testPublisher(t, fast, publisherParts{limit: limit})
 		b := &book{}
 		for i := range int64(40) {
-			ps.push(b, apart(i))
-			pf.push(b, apart(i))
+			push(ps, b, apart(i))
+			push(pf, b, apart(i))
 			synctest.Wait()
 		}
 		require.EqualValues(t, 1, testutil.ToFloat64(ps.metrics.cuts[cutQueue]))
@@ -194,7 +204,7 @@ func TestAFullQueueCutsTheNodeAndNobodyElse(t *testing.T) {
 
 		close(release) // the write that was in flight comes through: the node is back at once
 		synctest.Wait()
-		ps.push(b, apart(40))
+		push(ps, b, apart(40))
 		synctest.Wait()
 		got := slow.froms()
 		require.Equal(t, []int64{40}, got[len(got)-1])
@@ -208,7 +218,7 @@ func TestAPushThatFillsAnIdleQueueDoesNotCutForEver(t *testing.T) {
 		w := &wire{}
 		p := testPublisher(t, w, publisherParts{limit: 1})
 		b := &book{}
-		p.push(b, apart(0))
+		push(p, b, apart(0))
 		synctest.Wait()
 		_, h := p.load()
 		require.Equal(t, probing, h)
@@ -220,7 +230,7 @@ func TestAMissingDeliveryTopicCutsAtOnce(t *testing.T) {
 		w := &wire{}
 		w.set(func(context.Context, []byte) error { return stream.ErrUnknownTopic })
 		p := testPublisher(t, w, publisherParts{})
-		p.push(&book{}, apart(0))
+		push(p, &book{}, apart(0))
 		synctest.Wait()
 		require.EqualValues(t, 1, testutil.ToFloat64(p.metrics.cuts[cutGone]))
 	})
@@ -233,14 +243,14 @@ func TestNothingIsWrittenForTheEnded(t *testing.T) {
 		w.set(func(context.Context, []byte) error { <-release; return nil })
 		p := testPublisher(t, w, publisherParts{})
 		b := &book{}
-		p.push(b, apart(0))
+		push(p, b, apart(0))
 		synctest.Wait()
-		p.push(b, apart(1))
+		push(p, b, apart(1))
 		p.end()
 		p.end()
 		close(release)
 		synctest.Wait()
-		p.push(b, apart(2))
+		push(p, b, apart(2))
 		synctest.Wait()
 		require.Equal(t, [][]int64{{0}}, w.froms(), "only what was under way")
 		_, _, holds := p.unacked(b)
@@ -256,14 +266,14 @@ func TestAFencedInstanceDoesNotPublish(t *testing.T) {
 		f := newFence(6 * time.Second)
 		p := testPublisher(t, w, publisherParts{fence: f})
 		b := &book{}
-		p.push(b, apart(0))
+		push(p, b, apart(0))
 		time.Sleep(time.Minute)
 		require.Empty(t, w.froms(), "no commit yet")
 		f.renew(time.Now())
 		time.Sleep(time.Second)
 		require.Len(t, w.froms(), 1)
 		time.Sleep(4 * time.Second)
-		p.push(b, apart(1))
+		push(p, b, apart(1))
 		time.Sleep(time.Minute)
 		require.Len(t, w.froms(), 1)
 		_, _, holds := p.unacked(b)
@@ -295,7 +305,7 @@ func TestLargeSectionsAreWrittenInTruePieces(t *testing.T) {
 			}
 			s.Deliveries = append(s.Deliveries, stream.Record{Offset: o, Value: make([]byte, size)})
 		}
-		p.push(&book{}, s)
+		push(p, &book{}, s)
 		time.Sleep(time.Second)
 		next := int64(10)
 		var got []int64
@@ -331,7 +341,7 @@ func TestBatchesShrinkWhereTheTopicTakesNoLargerOnes(t *testing.T) {
 		for i := range int64(40) {
 			s := apart(i)
 			s.Deliveries[0].Value = noise(50 << 10)
-			p.push(b, s)
+			push(p, b, s)
 		}
 		time.Sleep(time.Second)
 		var got []int64

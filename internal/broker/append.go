@@ -81,17 +81,26 @@ func appendBatch(recs []AppendRecord) ([]byte, error) {
 	return w.finish(len(recs), baseTime, maxTime, codecNone, noProducer)
 }
 
-// produceWait is how long a leader may wait for its followers.
-const produceWait = 5 * time.Second
+const (
+	// produceWait is how long a leader may wait for its followers.
+	produceWait = 5 * time.Second
+	// produceVersion is spoken by all brokers that are new enough for the rest.
+	produceVersion = 8
+)
+
+// appendProduceHead begins a produce request.
+func appendProduceHead(f *frame) {
+	f.nullString("") // no transaction
+	f.int16(-1)      // all in-sync replicas
+	f.int32(int32(produceWait.Milliseconds()))
+}
 
 // produce sends one batch to a partition's leader, once.
 func (c *Client) produce(ctx context.Context, leader int32, topic string, partition int32, batch []byte) (base int64, err error) {
 	a, err := c.ask(ctx, request{
-		key: keyProduce, version: 8, to: leader, wait: produceWait, slack: dataTimeout, records: true,
+		key: keyProduce, version: produceVersion, to: leader, wait: produceWait, slack: dataTimeout, records: true,
 		body: func(f *frame) {
-			f.nullString("") // no transaction
-			f.int16(-1)      // all in-sync replicas
-			f.int32(int32(produceWait.Milliseconds()))
+			appendProduceHead(f)
 			f.array(1)
 			f.string(topic)
 			f.array(1)

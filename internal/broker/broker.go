@@ -1,6 +1,6 @@
 // Package broker is all that tapecast knows of Kafka: the only importer of
 // kafka-go. It keeps kafka-go behind a few narrow types (admin, raw reader,
-// idempotent producer, appender, group membership), so that a later swap is a
+// idempotent producer, sender, group membership), so that a later swap is a
 // package, not a rewrite.
 //
 // kafka-go gives the connections of all but records, and the login's mechanisms.
@@ -17,7 +17,7 @@
 //
 // Goroutines: kafka-go's per connection; one per partition that is being
 // written, inside [Producer.Run]; one per leader and one per request, inside
-// [Puller.Run].
+// [Puller.Run]; one per line, inside [Sender.Run].
 package broker
 
 import (

@@ -99,28 +99,36 @@ func (x *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	if _, err := rw.Write(x.frame); err != nil {
 		return nil, err
 	}
-	var head [8]byte
-	if _, err := io.ReadFull(rw, head[:]); err != nil {
+	if err := x.receive(rw); err != nil {
 		return nil, err
+	}
+	return x, nil
+}
+
+// receive reads the answer.
+func (x *exchange) receive(r io.Reader) error {
+	var head [8]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
 	}
 	size := int(int32(binary.BigEndian.Uint32(head[:]))) - 4
 	if size < 0 || size > x.limit {
-		return nil, fmt.Errorf("kafka's answer of %d bytes is beyond the limit of %d", size, x.limit)
+		return fmt.Errorf("kafka's answer of %d bytes is beyond the limit of %d", size, x.limit)
 	}
 	if got := int32(binary.BigEndian.Uint32(head[4:])); got != x.correlation {
-		return nil, fmt.Errorf("kafka answered request %d instead of %d", got, x.correlation)
+		return fmt.Errorf("kafka answered request %d instead of %d", got, x.correlation)
 	}
 	box := new([]byte)
 	if x.pooled {
 		box = takeBuffer()
 	}
-	body, err := readBody(rw, *box, size)
+	body, err := readBody(r, *box, size)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	*box = body
 	x.buf = box
-	return x, nil
+	return nil
 }
 
 // buffers holds memory for answers with records and for what they decompress

@@ -21,7 +21,7 @@ import (
 
 // puller runs a puller until the test ends.
 func puller(t *testing.T, c *broker.Client) *broker.Puller {
-	p := c.NewPuller(func() time.Duration { return time.Millisecond }, 2)
+	p := c.NewPuller(func() time.Duration { return time.Millisecond }, 2, func() {})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -194,7 +194,8 @@ func TestARequestThatIsTooEarlyWaitsAtTheLeader(t *testing.T) {
 		}
 		return nil, nil, false
 	})
-	p := env.Client.NewPuller(func() time.Duration { return time.Minute }, 1)
+	var served atomic.Int64 // times
+	p := env.Client.NewPuller(func() time.Duration { return time.Minute }, 1, func() { served.Add(1) })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -223,12 +224,13 @@ func TestARequestThatIsTooEarlyWaitsAtTheLeader(t *testing.T) {
 	require.Empty(t, asked)
 	cancel()
 	require.NoError(t, <-done)
+	require.EqualValues(t, 2, served.Load(), "once for each answer")
 }
 
 func TestAPullerEndsWhoeverStillFollows(t *testing.T) {
 	env := brokertest.Start(t)
 	topic := env.Topic(t, 1)
-	p := env.Client.NewPuller(func() time.Duration { return 0 }, 1)
+	p := env.Client.NewPuller(func() time.Duration { return 0 }, 1, func() {})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -246,91 +248,4 @@ func TestAPullerEndsWhoeverStillFollows(t *testing.T) {
 	endRead()
 	require.ErrorIs(t, <-read, context.Canceled)
 	require.NoError(t, <-done)
-}
-
-// TestWritesThatComeTogetherLeaveTogether: what is announced is waited for, one
-// request carries it all, and each writer has a verdict of its own.
-func TestWritesThatComeTogetherLeaveTogether(t *testing.T) {
-	env := brokertest.Start(t)
-	const writers = 5
-	a := env.Client.NewAppender()
-	topics := make([]string, writers)
-	for i := range topics {
-		topics[i] = env.Topic(t, 1)
-		_, err := env.Client.Append(t.Context(), topics[i], 0, []broker.AppendRecord{{Value: []byte("first")}}) // leaders are known
-		require.NoError(t, err)
-	}
-	require.NoError(t, env.Client.DeleteTopic(t.Context(), topics[writers-1]))
-	asked := requests(env, 0)
-	for range writers + 1 {
-		a.Announce()
-	}
-	errs := make([]error, writers)
-	var all sync.WaitGroup
-	for i := range writers {
-		all.Go(func() { errs[i] = a.Append(t.Context(), topics[i], 0, fmt.Append(nil, "value ", i), true) })
-	}
-	require.Eventually(t, func() bool { return a.Coming() == 1 }, time.Minute, time.Millisecond)
-	a.Withdraw() // the last one does not come
-	all.Wait()
-	for i, topic := range topics[:writers-1] {
-		require.NoError(t, errs[i])
-		got := kafkaGo(t, env, topic, 0, 2)
-		require.Equal(t, fmt.Sprint("value ", i), string(got[1].Value))
-		require.Nil(t, got[1].Key)
-		require.WithinDuration(t, time.Now(), time.UnixMilli(got[1].Time), time.Minute)
-	}
-	require.ErrorIs(t, errs[writers-1], stream.ErrUnknownTopic)
-	require.LessOrEqual(t, asked.Load(), int64(2+5), "requests") // a second group if the first was open for long; tries of the lost topic alone
-}
-
-// TestNobodyWaitsForAWriterThatDoesNotCome: a mistake of the caller's costs a
-// moment, once.
-func TestNobodyWaitsForAWriterThatDoesNotCome(t *testing.T) {
-	env := brokertest.Start(t)
-	topic := env.Topic(t, 1)
-	a := env.Client.NewAppender()
-	a.Announce()
-	a.Announce()
-	require.NoError(t, a.Append(t.Context(), topic, 0, []byte("x"), true))
-	require.Zero(t, a.Coming())
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	a.Announce()
-	require.Error(t, a.Append(ctx, topic, 0, []byte("y"), false))
-	a.Withdraw()
-	require.NoError(t, a.Append(t.Context(), topic, 0, []byte("z"), false))
-}
-
-// TestSharedAppendsAreAppends: on both brokers, many writers, every value once
-// and in its order.
-func TestSharedAppendsAreAppends(t *testing.T) {
-	brokertest.All(t, func(t *testing.T, env *brokertest.Env) {
-		const writers, each = 4, 60
-		a := env.Client.NewAppender()
-		var all sync.WaitGroup
-		topics := make([]string, writers)
-		for i := range topics {
-			topics[i] = env.Topic(t, 1)
-			all.Go(func() {
-				for k := range each {
-					if k%3 > 0 {
-						a.Announce()
-					}
-					value := fmt.Appendf(nil, "%d/%d %0*d", i, k, k*k, 0)
-					if err := a.Append(t.Context(), topics[i], 0, value, k%3 > 0); err != nil {
-						t.Errorf("append: %v", err)
-						return
-					}
-				}
-			})
-		}
-		all.Wait()
-		for i, topic := range topics {
-			for k, rec := range kafkaGo(t, env, topic, 0, each) {
-				require.Equal(t, fmt.Sprintf("%d/%d %0*d", i, k, k*k, 0), string(rec.Value))
-				require.EqualValues(t, k, rec.Offset)
-			}
-		}
-	})
 }

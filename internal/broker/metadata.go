@@ -295,6 +295,19 @@ func (c *Client) leader(ctx context.Context, topic string, partition int32) (int
 	return 0, t.ID, fmt.Errorf("topic %s partition %d: %w", topic, partition, ErrNoPartition)
 }
 
+// knownLeader is leader without a question to Kafka.
+func (c *Client) knownLeader(topic string, partition int32) (leader int32, ok bool) {
+	c.mu.Lock()
+	e := c.topics[topic]
+	c.mu.Unlock()
+	if e == nil {
+		return 0, false
+	}
+	t, fresh, _ := e.get(time.Time{})
+	p, ok := t.partition(partition)
+	return p.Leader, ok && fresh && p.Leader >= 0
+}
+
 func (t Topic) partition(id int32) (Partition, bool) {
 	i, ok := slices.BinarySearchFunc(t.Partitions, id, func(p Partition, id int32) int { return cmp.Compare(p.ID, id) })
 	if !ok {

@@ -31,6 +31,7 @@ type Puller struct {
 	client *Client
 	pace   func() time.Duration // between two requests to one leader, on average
 	burst  int
+	served func()
 	phase  time.Duration // when idle requests end, so that they begin again together
 	ended  chan struct{} // closed when Run has ended
 
@@ -66,10 +67,12 @@ const (
 var errPullerEnded = errors.New("the puller does not run")
 
 // NewPuller makes a puller: pace is asked before each request, and burst of
-// them may go without a pause. Run it.
-func (c *Client) NewPuller(pace func() time.Duration, burst int) *Puller {
+// them may go without a pause. served is called when an answer was handed out,
+// before the next request leaves: what its partitions gave rise to can be done
+// together then. Run it.
+func (c *Client) NewPuller(pace func() time.Duration, burst int, served func()) *Puller {
 	return &Puller{
-		client: c, pace: pace, burst: max(burst, 1), phase: rand.N(time.Second),
+		client: c, pace: pace, burst: max(burst, 1), served: served, phase: rand.N(time.Second),
 		ended: make(chan struct{}), leaders: map[int32]*pullLeader{},
 	}
 }
@@ -446,6 +449,7 @@ func (l *pullLeader) ask(ctx context.Context, ws []*pull, early time.Duration) {
 			again = append(again, w)
 		}
 	}
+	l.puller.served()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.waiting = append(l.waiting, again...) // no need to wake anybody: see fly
@@ -453,7 +457,9 @@ func (l *pullLeader) ask(ctx context.Context, ws []*pull, early time.Duration) {
 
 // serve is pull.serve, and back into the queue.
 func (l *pullLeader) serve(w *pull, out *fetchedOf) {
-	if w.serve(out) {
+	again := w.serve(out)
+	l.puller.served()
+	if again {
 		l.queue(w)
 	}
 }

@@ -113,7 +113,11 @@ func (r *Reader) Follow(ctx context.Context, from int64, maxBytes int, maxWait t
 		if err != nil {
 			return err
 		}
-		if !counted(span) {
+		more := counted(span)
+		if r.puller != nil {
+			r.puller.served()
+		}
+		if !more {
 			return nil
 		}
 	}

@@ -278,7 +278,7 @@ func TestAddressesAreSplitAndChecked(t *testing.T) {
 
 func TestThePaceOfAPuller(t *testing.T) {
 	const every, burst = 2 * time.Millisecond, 4
-	p := (&Client{}).NewPuller(func() time.Duration { return every }, burst)
+	p := (&Client{}).NewPuller(func() time.Duration { return every }, burst, nil)
 	l := &pullLeader{puller: p}
 	now := time.Now()
 	early := func() time.Duration {
