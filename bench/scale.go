@@ -164,30 +164,37 @@ func most(d demand, p plant, u unitCosts, intake line) float64 {
 	return math.Floor(low)
 }
 
+// lack is a unit cost that a run has not measured, and the flags that give it.
+type lack struct {
+	figure string
+	flags  []string
+}
+
 // costsOf takes the unit costs from a run; it names what the run has not measured.
-func costsOf(r *run) (u unitCosts, missing []string) {
-	get := func(work, server, name string) float64 {
+func costsOf(r *run) (u unitCosts, missing []lack) {
+	get := func(work, server, name string, flags ...string) float64 {
 		if o := find(r, outcome{row: row{Work: work, Server: server}}); o != nil {
 			if v, ok := o.get(name); ok {
 				return v
 			}
 		}
-		missing = append(missing, fmt.Sprintf("%s %s %s", work, server, name))
+		missing = append(missing, lack{fmt.Sprintf("%s of %s %s", name, work, server), flags})
 		return 0
 	}
-	fit := func(way, name string) line {
-		return through(.01, get("direct", way+" 1 %", name), 1, get("direct", way+" 100 %", name))
+	fit := func(way, name, flag string) line {
+		at := func(server string) float64 { return get("direct", way+" "+server, name, flag+"-a", flag+"-b") }
+		return through(.01, at("1 %"), 1, at("100 %"))
 	}
 	u = unitCosts{
-		Write:      get("write", "floor@0", perM),
-		Delivery:   get("S3", "tapecast@50", user),
-		Ingest:     get("hop", "20,000/s", "ingest us/event"),
-		FanRead:    fit("delivery", "fanout us/event"),
-		GateHop:    fit("delivery", "gateway us/event"),
-		GateDirect: fit("direct", "gateway us/event"),
-		FeedBytes:  get("direct", "delivery 100 %", "fanout in B/event"),
-		HopBytes:   fit("delivery", "gateway B/event"),
-		Session:    get("idle", "tapecast@50", kBIdle),
+		Write:      get("write", "floor@0", perM, "write-us"),
+		Delivery:   get("S3", "tapecast@50", user, "delivery-us"),
+		Ingest:     get("hop", "20,000/s", "ingest us/event", "ingest-us"),
+		FanRead:    fit("delivery", "fanout us/event", "fanout"),
+		GateHop:    fit("delivery", "gateway us/event", "gateway"),
+		GateDirect: fit("direct", "gateway us/event", "gateway-direct"),
+		FeedBytes:  get("direct", "delivery 100 %", "fanout in B/event", "feed-bytes"),
+		HopBytes:   fit("delivery", "gateway B/event", "hop-bytes"),
+		Session:    get("idle", "tapecast@50", kBIdle, "session-kb"),
 	}
 	return u, missing
 }

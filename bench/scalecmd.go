@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -64,8 +65,11 @@ func scale(out io.Writer, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
+	if err := given(fs, missing); err != nil {
+		return fmt.Errorf("%s: %w", *history, err)
+	}
 	if d.Events <= 0 || d.Keys <= 0 || d.PerSub <= 0 || p.Use <= 0 || p.BrokerMB <= 0 || p.Partition <= 0 || u.Session <= 0 || u.Write <= 0 {
-		return fmt.Errorf("events, keys, keys-per-client, use, broker-mb, partition, session-kb and write-us have to be above 0; %s has not: %s", *history, strings.Join(missing, "; "))
+		return errors.New("events, keys, keys-per-client, use, broker-mb, partition, session-kb and write-us have to be above 0")
 	}
 	var all []sized
 	for _, c := range strings.Split(*clients, ",") {
@@ -76,15 +80,27 @@ func scale(out io.Writer, args []string) error {
 		d.Clients = n
 		all = append(all, size(d, p, u, false), size(d, p, u, true))
 	}
-	for _, m := range missing {
-		fmt.Fprintln(os.Stderr, "not in the history, 0 unless a flag says it:", m)
-	}
 	return printScale(out, d, p, u, strings.Split(*clients, ","), all)
+}
+
+// given is an error if a unit cost was not measured and no flag gives it: the
+// tables would take it as nothing.
+func given(fs *flag.FlagSet, missing []lack) error {
+	set := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	for _, m := range missing {
+		for _, name := range m.flags {
+			if !set[name] {
+				return fmt.Errorf("the last run has not measured %s: have it measured (make bench BENCHFLAGS=\"-work write,S3,hop,direct,idle -add\"), or give -%s", m.figure, strings.Join(m.flags, " and -"))
+			}
+		}
+	}
+	return nil
 }
 
 // historic takes the unit costs from the history that the arguments name,
 // before they are parsed: they are the defaults of other flags.
-func historic(args []string) (unitCosts, []string) {
+func historic(args []string) (unitCosts, []lack) {
 	path := "history.jsonl"
 	for i, a := range args {
 		a = strings.TrimLeft(a, "-")
@@ -96,7 +112,7 @@ func historic(args []string) (unitCosts, []string) {
 	}
 	all, err := past(path)
 	if err != nil || len(all) == 0 {
-		return unitCosts{}, []string{path + " has no run"}
+		return costsOf(&run{})
 	}
 	return costsOf(all[len(all)-1])
 }
