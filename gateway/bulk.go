@@ -12,8 +12,9 @@ import (
 // are live by about that moment, not by a round of all.
 //
 // A core is left to those who are live: the shards that have their moment and the
-// readers that read (see worker) are together one fewer than there are cores
-// (but one at least). What brings live events, the reads from Kafka and the
+// readers that read (see worker) are together one fewer than there are cores (but
+// one at least), and a shard takes the last one for a moment only, and leaves it
+// for as long. What brings live events, the reads from Kafka and the
 // partitions' loops, would else stand in line behind loops that never sleep, which
 // the runtime puts aside every 10 ms, and that at each of several steps on an
 // event's way; and it looks at the network only where a core has nothing to do.
@@ -26,11 +27,38 @@ const lookEach = time.Millisecond
 // with those who are live whenever there is one.
 const bulkEach = 10 * time.Millisecond
 
-// cores holds one for each shard that has its moment, and for each worker that
-// reads: a core is left.
-type cores chan struct{}
+// cores are what shards that have their moment and workers that read share.
+type cores struct {
+	most  chan struct{} // static: one for each that has one of them, of all but the last
+	last  chan struct{} // static: one while a shard has the last; nil = there is one core only
+	freed time.Time     // when it was given back; owned by who puts one into last
+}
 
-func newCores(shards int) cores { return make(cores, max(1, shards-1)) }
+func newCores(n int) *cores {
+	if n < 2 {
+		return &cores{most: make(chan struct{}, 1)}
+	}
+	return &cores{most: make(chan struct{}, n-1), last: make(chan struct{}, 1)}
+}
+
+// takeLast gets the last core, which is left for as long as it was taken.
+func (c *cores) takeLast() bool {
+	select {
+	case c.last <- struct{}{}:
+	default:
+		return false
+	}
+	if time.Since(c.freed) < lookEach {
+		<-c.last
+		return false
+	}
+	return true
+}
+
+func (c *cores) giveLast() {
+	c.freed = time.Now()
+	<-c.last
+}
 
 // backlog is what is done in moments.
 type backlog struct {
@@ -79,17 +107,17 @@ func (sh *shard) putOff(s *session, now time.Time) bool {
 }
 
 // core is where a shard asks for one; nil if it needs none.
-func (sh *shard) core() cores {
+func (sh *shard) core() chan<- struct{} {
 	if sh.backlog.empty() {
 		return nil
 	}
-	return sh.cores
+	return sh.cores.most
 }
 
 // useCore serves the backlog, and gives the core back that the shard got for it.
 func (sh *shard) useCore() {
 	sh.serveBacklog()
-	<-sh.cores
+	<-sh.cores.most
 	runtime.Gosched() // where all cores are busy, it is the others' turn
 }
 
@@ -99,7 +127,7 @@ func (sh *shard) tryBacklog() {
 	case sh.core() <- struct{}{}:
 		sh.useCore()
 	default:
-		if !sh.backlog.empty() && time.Since(sh.backlog.since) > bulkEach {
+		if !sh.tryLast() && !sh.backlog.empty() && time.Since(sh.backlog.since) > bulkEach {
 			sh.serveBacklog()
 		}
 	}
@@ -119,6 +147,16 @@ func (c *conversation) replaying() bool {
 		}
 	}
 	return false
+}
+
+// tryLast serves the backlog on the last core, if it may.
+func (sh *shard) tryLast() bool {
+	if sh.backlog.empty() || !sh.cores.takeLast() {
+		return false
+	}
+	sh.serveBacklog()
+	sh.cores.giveLast()
+	return true
 }
 
 // serveTaken looks after those who were woken.

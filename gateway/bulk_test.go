@@ -3,6 +3,7 @@ package gateway
 import (
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -61,29 +62,64 @@ func TestACoreIsLeftToWhoIsLive(t *testing.T) {
 	shards := make([]*shard, 3)
 	for i := range shards {
 		shards[i] = newShard(&errgroup.Group{}, all, newMetrics(nil, &snapshotLimits{}), slog.New(slog.DiscardHandler))
-		require.Nil(t, shards[i].core(), "who has no bulk asks for no moment")
+		require.Nil(t, shards[i].core(), "who has no backlog asks for no moment")
 		shards[i].backlog.behind = []*session{{shardState: shardState{gone: true}}}
 		shards[i].backlog.since = time.Now().Add(time.Hour) // not due, however slow the machine is
 	}
-	all <- struct{}{}
-	all <- struct{}{}
+	all.most <- struct{}{}
+	all.most <- struct{}{}
 	last := shards[2]
 	select {
 	case last.core() <- struct{}{}:
 		t.Fatal("no core is left")
 	default:
 	}
+	all.freed = time.Now().Add(time.Hour) // it was taken a moment ago
+	require.False(t, last.tryLast())
 	last.tryBacklog()
 	require.False(t, last.backlog.empty(), "the others have their moments")
+	require.Empty(t, all.last)
 	last.backlog.since = time.Now().Add(-2 * bulkEach)
 	last.tryBacklog()
 	require.True(t, last.backlog.empty(), "nobody who replays waits for ever")
 
-	<-all
+	<-all.most
 	shards[1].tryBacklog()
 	require.True(t, shards[1].backlog.empty())
-	require.Len(t, all, 1, "it was given back")
-	require.Equal(t, 1, cap(newCores(1)), "a shard alone has its moment")
+	require.Len(t, all.most, 1, "it was given back")
+}
+
+// TestTheLastCoreIsTakenForAMomentAndLeftForOne: as long as live events may need.
+func TestTheLastCoreIsTakenForAMomentAndLeftForOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := newCores(2)
+		require.True(t, all.takeLast())
+		require.False(t, all.takeLast(), "somebody has it")
+		all.giveLast()
+		require.False(t, all.takeLast(), "it was given back just now")
+		time.Sleep(lookEach)
+		require.True(t, all.takeLast())
+		all.giveLast()
+
+		sh := newShard(&errgroup.Group{}, all, newMetrics(nil, &snapshotLimits{}), slog.New(slog.DiscardHandler))
+		_, some := sh.pause(time.Now())
+		require.False(t, some)
+		sh.backlog.asked = []*session{{shardState: shardState{gone: true}}}
+		wait, some := sh.pause(time.Now())
+		require.True(t, some)
+		require.Equal(t, lookEach, wait, "then it may be free")
+		require.False(t, sh.tryLast())
+		time.Sleep(wait)
+		require.True(t, sh.tryLast())
+		require.True(t, sh.backlog.empty())
+		require.Empty(t, all.last)
+		time.Sleep(wait)
+		require.False(t, sh.tryLast(), "there is nothing to do")
+
+		one := newCores(1)
+		require.False(t, one.takeLast(), "where there is one core it is shared in turn")
+		require.Equal(t, 1, cap(one.most))
+	})
 }
 
 // TestWhatIsSaidIsDoneInMoments: a session that was told something waits for a

@@ -352,7 +352,7 @@ func (s *Service) enter(sess *session) (parked bool) {
 }
 
 // newReaders makes the readers; nil: this system has none.
-func (s *Service) newReaders(all cores) *readers {
+func (s *Service) newReaders(all *cores) *readers {
 	if s.o.portable {
 		return nil
 	}

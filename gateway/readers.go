@@ -27,8 +27,8 @@ type readers struct {
 	group   *errgroup.Group // workers; waited for by stop
 	poll    *poller
 	terms   *terms
-	width   int   // workers that do not wait
-	cores   cores // they share with the shards
+	width   int    // workers that do not wait
+	cores   *cores // they share with the shards
 	parsers sync.Pool
 	sockets sync.WaitGroup // between join and forget
 
@@ -67,7 +67,7 @@ const (
 )
 
 // newReaders starts workers, or tells why sockets cannot be parked here.
-func newReaders(t *terms, all cores) (*readers, error) {
+func newReaders(t *terms, all *cores) (*readers, error) {
 	poll, err := newPoller()
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func (r *readers) pull(w *worker) *socket {
 
 // worker is one that reads. It is owned by its goroutine.
 type worker struct {
-	cores cores
+	cores *cores
 	has   bool      // one of them
 	since time.Time // when it got it
 }
@@ -169,7 +169,7 @@ func (w *worker) begin() {
 		runtime.Gosched()
 	}
 	if !w.has {
-		w.cores <- struct{}{}
+		w.cores.most <- struct{}{}
 		w.has, w.since = true, time.Now()
 	}
 }
@@ -177,7 +177,7 @@ func (w *worker) begin() {
 // rest gives the core back.
 func (w *worker) rest() {
 	if w.has {
-		<-w.cores
+		<-w.cores.most
 		w.has = false
 	}
 }

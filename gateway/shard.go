@@ -27,7 +27,7 @@ type shard struct {
 	metrics *metrics
 	log     *slog.Logger
 	woken   chan struct{} // to run; holds one; never closed
-	cores   cores         // of all shards
+	cores   *cores        // of all shards, and the readers
 
 	mu     sync.Mutex
 	ready  []*session // guarded by mu: woken, each once
@@ -100,7 +100,7 @@ type shardState struct {
 	timerNo int       // its place there + 1; 0 = it is not there
 }
 
-func newShard(group *errgroup.Group, all cores, m *metrics, log *slog.Logger) *shard {
+func newShard(group *errgroup.Group, all *cores, m *metrics, log *slog.Logger) *shard {
 	sh := &shard{group: group, cores: all, metrics: m, log: log, woken: make(chan struct{}, 1), lanes: map[laneKey]*lane{}}
 	sh.attempt.init()
 	return sh
@@ -176,6 +176,9 @@ func (sh *shard) run() error {
 		sh.serveDue()
 		if busy {
 			sh.tryBacklog()
+			continue
+		}
+		if sh.tryLast() {
 			continue
 		}
 		if wait, any := sh.pause(time.Now()); any {
@@ -373,6 +376,9 @@ func (sh *shard) pause(now time.Time) (wait time.Duration, some bool) {
 		if t := sh.timers[0].timerAt.Sub(now); !some || t < wait {
 			wait, some = t, true
 		}
+	}
+	if !sh.backlog.empty() && (!some || lookEach < wait) {
+		wait, some = lookEach, true // then the last core may be free
 	}
 	return max(wait, 0), some
 }
