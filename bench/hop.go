@@ -13,11 +13,12 @@ import (
 )
 
 var (
-	_ = register(job{name: "hop", about: "the whole way, HTTP, ingest, Kafka, fan-out, Kafka, gateway, 2 clients: a process each, and all in one (dev); hold 0; ms from accepted to written", once: true, run: hopWork})
+	_ = register(job{name: "hop", about: "the whole way, HTTP, ingest, Kafka, fan-out, Kafka, gateway, 2 clients: a process each, and all in one (dev); hold 0; ms from accepted to written; and a bare way through the broker, of which there are two", once: true, run: hopWork})
 	_ = register(job{name: "direct", about: "20,000 events/s of 1,000 keys; a gateway that needs a share of them, behind the fan-out or reading the feed itself", once: true, run: directWork})
 )
 
-// hopWork measures the whole way at a low and at a high rate.
+// hopWork measures the whole way at a low and at a high rate, and a bare way
+// through the broker, of which it has two.
 func hopWork(ctx context.Context, e *env) (rows []row, err error) {
 	for _, t := range hopTrips(e.kafka == "") {
 		got, err := t.measure(ctx, e)
@@ -41,14 +42,24 @@ func hopWork(ctx context.Context, e *env) (rows []row, err error) {
 		e.say("%s: p50 %.2f ms, p99 %.2f ms; parts, p50/p99/worst ms: %s", r.Server, 1e3*got.latency.quantile(.5), 1e3*got.latency.quantile(.99), got.parts)
 		rows = append(rows, r)
 	}
+	for _, rate := range hopRates {
+		r, err := hopFloor(ctx, e, rate)
+		if err != nil {
+			return rows, err
+		}
+		rows = append(rows, r)
+	}
 	return rows, nil
 }
+
+// hopRates are events a second.
+var hopRates = []int{1000, 20_000}
 
 // hopTrips are a process for each role and, with the embedded broker, all of
 // them and the broker in one.
 func hopTrips(embedded bool) (ts []trip) {
 	for _, dev := range []bool{false, true} {
-		for _, rate := range []int{1000, 20_000} {
+		for _, rate := range hopRates {
 			if t := (trip{work: work{Name: "hop", Subs: 2, Rate: rate, Size: valueSize}, fanout: true, dev: dev, gateway: []string{"--hold", "0s"}}); embedded || !dev {
 				if dev {
 					t.work.Topic = devTopic
@@ -139,7 +150,11 @@ func (t trip) measure(ctx context.Context, e *env) (out tripped, err error) {
 	if err != nil {
 		return out, err
 	}
+	profiled := s.profile(ctx, e, t.work)
 	time.Sleep(e.length)
+	if err = profiled(); err != nil {
+		return out, err
+	}
 	to, err := s.look(ctx, clients, "mark", sent.get())
 	if err != nil {
 		return out, err

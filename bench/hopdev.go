@@ -32,7 +32,7 @@ func devStack(ctx context.Context, topic string) (*stack, error) {
 		return s, err
 	}
 	r := &role{cmd: exec.CommandContext(ctx, bin, oneProcess, "--no-demo", "--data-dir", s.dir, "--hold", "0s", "--listen", "127.0.0.1:0",
-		"--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0")}
+		"--kafka-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")}
 	said, err := r.cmd.StdoutPipe()
 	if err != nil {
 		return s, err
@@ -47,7 +47,7 @@ func devStack(ctx context.Context, topic string) (*stack, error) {
 		return s, err
 	}
 	go func() { _, _ = io.Copy(io.Discard, said) }()
-	r.public, r.admin, s.addrs = where["HTTP"], where["HTTP"], where["Kafka"]
+	r.public, r.admin, r.pprof, s.addrs = where["HTTP"], where["HTTP"], where["admin"], where["Kafka"]
 	if err = postSchema(ctx, where["registry"], topic); err != nil {
 		return s, err
 	}

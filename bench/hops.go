@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // hopSamples is how many events' way is asked for after a trip.
@@ -45,6 +48,25 @@ func (s *stack) hops(ctx context.Context, topic string, last, of int64) (string,
 		}
 	}
 	return strings.Join(out, ", "), nil
+}
+
+// profile begins CPU profiles of all roles, if there are to be any; what it
+// returns waits until they are written.
+func (s *stack) profile(ctx context.Context, e *env, w work) (wait func() error) {
+	if e.profile == "" {
+		return func() error { return nil }
+	}
+	var g errgroup.Group
+	for name, r := range s.roles {
+		g.Go(func() error {
+			b, err := get(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", r.pprof, max(int(e.length.Seconds()), 1)))
+			if err != nil {
+				return fmt.Errorf("profile of %s: %w", name, err)
+			}
+			return os.WriteFile(fmt.Sprintf("%s.%s.%d.%s", e.profile, w.Name, w.Rate, name), b, 0o600)
+		})
+	}
+	return g.Wait
 }
 
 // saidHops is hops of what was sent in a time before now, or why there are none.

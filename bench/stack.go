@@ -55,6 +55,7 @@ type stack struct {
 type role struct {
 	cmd           *exec.Cmd
 	public, admin string // addresses
+	pprof         string // likewise
 }
 
 // newStack starts a broker with an empty topic of some partitions.
@@ -131,6 +132,7 @@ func (s *stack) start(ctx context.Context, name string, flags ...string) error {
 	if err = r.findAddresses(in, name); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	r.pprof = r.admin
 	go func() { _, _ = io.Copy(io.Discard, said) }()
 	if err = eventually(ctx, "http://"+r.admin+"/readyz", ""); err != nil {
 		return fmt.Errorf("%s is not ready: %w", name, err)
