@@ -227,7 +227,8 @@ func (c *conversation) unsubscribe(cmd *protocol.Command) {
 	}
 }
 
-// drop closes a subscription. A hold that belongs to a task is closed when the task is done.
+// drop closes a subscription. A hold that belongs to a task is closed when the
+// task is done; an answer that was asked for without one is not waited for.
 func (c *conversation) drop(s *subscription) {
 	if s.state == closed {
 		return
@@ -251,9 +252,15 @@ func (c *conversation) drop(s *subscription) {
 		c.waiting = slices.Delete(c.waiting, i, i+1)
 		s.busy = false
 	}
-	if !s.busy {
+	switch {
+	case s.asked:
+		s.asked, s.busy = false, false
 		s.hold.Close()
-	} else if s.cancel != nil {
+		c.tasks--
+		c.startTasks()
+	case !s.busy:
+		s.hold.Close()
+	case s.cancel != nil:
 		s.cancel()
 	}
 }

@@ -26,6 +26,8 @@ type fakeFeed struct {
 	away   error         // Bounds and OffsetsAt fail with it
 	gate   chan struct{} // a Scan waits for it after its first chunk; nil = does not
 	held   bool          // what is on a tape is resumed without asking Kafka
+	late   bool          // answers to AskBounds come when answer is called
+	owed   []func()      // those answers
 	opened int
 	open   int
 	asked  int
@@ -249,6 +251,11 @@ func (h *fakeHold) Live() (map[int32]int64, bool) {
 
 func (h *fakeHold) Bounds(context.Context) (map[int32]broker.Bounds, error) {
 	defer h.lock()()
+	return h.bounds()
+}
+
+// bounds is what the cluster says, whatever became of the hold. The feed's lock is held.
+func (h *fakeHold) bounds() (map[int32]broker.Bounds, error) {
 	if h.feed.away != nil {
 		return nil, h.feed.away
 	}
@@ -263,7 +270,31 @@ func (h *fakeHold) Bounds(context.Context) (map[int32]broker.Bounds, error) {
 }
 
 func (h *fakeHold) AskBounds(then func(map[int32]broker.Bounds, error)) {
-	then(h.Bounds(context.Background()))
+	h.feed.mu.Lock()
+	late := h.feed.late
+	if late {
+		h.feed.owed = append(h.feed.owed, func() {
+			h.feed.mu.Lock()
+			b, err := h.bounds()
+			h.feed.mu.Unlock()
+			then(b, err)
+		})
+	}
+	h.feed.mu.Unlock()
+	if !late {
+		then(h.Bounds(context.Background()))
+	}
+}
+
+// answer gives the answers that are owed.
+func (f *fakeFeed) answer() {
+	f.mu.Lock()
+	owed := f.owed
+	f.owed = nil
+	f.mu.Unlock()
+	for _, fn := range owed {
+		fn()
+	}
 }
 
 func (h *fakeHold) OffsetsAt(_ context.Context, t time.Time) (map[int32]int64, error) {

@@ -60,14 +60,20 @@ func (c *conversation) startLookup(s *subscription, wish *protocol.Subscribe, en
 // askBounds looks a subscription up that wants the bounds only, without a
 // goroutine: ten thousand who come back at once would all stand in the runtime's
 // queue with one each, in front of those who are live. What it does not find out
-// at once is left to a task.
+// at once is left to a task. An answer for who is gone is nobody's: the session
+// may have ended by then.
 func (c *conversation) askBounds(s *subscription, wish *protocol.Subscribe) {
 	f, end := facts{epoch: s.hold.Epoch()}, time.Now().Add(lookupTime)
+	s.asked = true
 	s.hold.AskBounds(func(b map[int32]broker.Bounds, err error) {
 		f.bounds = b
 		c.result(func() {
+			if !s.asked {
+				return
+			}
+			s.asked = false
 			more := err == nil && !f.enough(s, wish) || err != nil && time.Now().Before(end)
-			if more && s.state != closed && !c.over {
+			if more && !c.over {
 				c.startLookup(s, wish, end)
 				return
 			}

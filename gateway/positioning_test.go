@@ -114,24 +114,79 @@ func TestWhatTheBoundsDoNotSayIsLookedUpInATask(t *testing.T) {
 
 func TestWhoIsGoneBeforeTheAnswerLeavesNothing(t *testing.T) {
 	k := newLooker(t)
+	k.feed.late = true
 	s := k.subscribe(t, `{"cmd":"sub","id":1,"topic":"t","from":"earliest"}`)
 	k.drop(s)
-	require.Equal(t, 1, k.feed.holds(), "the hold is not the loop's")
+	require.Zero(t, k.feed.holds(), "nobody waits for the answer")
+	require.Zero(t, k.conversation.tasks)
+	k.feed.answer()
 	k.settle()
 	require.Zero(t, k.feed.holds())
 	require.Zero(t, k.conversation.tasks)
 
-	for range 2 { // the answer comes while the session ends, and after that
+	for _, during := range []bool{true, false} { // the answer comes while the session ends, or never to its loop
 		k.feed.away = errors.New("Kafka is away")
 		k.subscribe(t, `{"cmd":"sub","id":1,"topic":"t","from":"earliest"}`)
 		k.over = true
-		k.settle()
-		require.Empty(t, k.tasks, "nothing is started any more")
+		if during {
+			k.feed.answer()
+			k.settle()
+		}
 		k.closeAll()
 		require.Zero(t, k.feed.holds())
+		k.feed.answer()
+		k.settle()
+		require.Empty(t, k.tasks, "nothing is started any more")
+		require.Zero(t, k.feed.holds())
+		require.Zero(t, k.conversation.tasks)
 		k.over, k.feed.away = false, nil
 	}
-	k.subscribe(t, `{"cmd":"sub","id":1,"topic":"t","from":"earliest"}`)
+}
+
+// TestWhoIsGoneGivesTheNextOneItsLookUp has more look-ups than are made at once,
+// none of which is answered.
+func TestWhoIsGoneGivesTheNextOneItsLookUp(t *testing.T) {
+	k := newLooker(t)
+	k.feed.late = true
+	var subs []*subscription
+	for i := range maxTasks + 1 {
+		name := string(rune('a' + i))
+		subs = append(subs, k.subscribe(t, `{"cmd":"sub","id":"`+name+`","topic":"t","key":"`+name+`","from":"earliest"}`))
+	}
+	last := subs[maxTasks]
+	require.False(t, last.asked, "it waits for its turn")
+	k.drop(subs[0])
+	require.True(t, last.asked)
+	require.EqualValues(t, maxTasks, k.conversation.tasks)
+	k.feed.answer()
+	k.settle()
+	require.Equal(t, positioned, last.state)
+	require.Zero(t, k.conversation.tasks)
 	k.closeAll()
-	require.Zero(t, k.feed.holds(), "it is not waited for")
+	require.Zero(t, k.feed.holds())
+}
+
+// TestASessionThatEndsBeforeTheAnswerLeavesNoHold has a client ask, take it back
+// and go, all before the log's bounds come.
+func TestASessionThatEndsBeforeTheAnswerLeavesNoHold(t *testing.T) {
+	r := newRig(t, false)
+	r.feed.add("price", 1)
+	r.feed.mu.Lock()
+	r.feed.late = true
+	r.feed.mu.Unlock()
+	for _, takenBack := range []bool{true, false} {
+		c := r.connect()
+		c.send(`{"cmd":"sub","id":1,"topic":"price","from":"earliest"}`)
+		if takenBack {
+			c.send(`{"cmd":"unsub","id":1}`)
+			c.event("unsubscribed")
+		} else {
+			require.Eventually(t, func() bool { return r.feed.holds() == 1 }, waitLong, tick)
+		}
+		require.NoError(t, c.ws.Close())
+		require.Eventually(t, func() bool { return len(r.service.open()) == 0 }, waitLong, tick)
+		require.Eventually(t, func() bool { return r.feed.holds() == 0 }, waitLong, tick)
+		r.feed.answer()
+		require.Zero(t, r.feed.holds())
+	}
 }

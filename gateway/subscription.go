@@ -26,8 +26,8 @@ const (
 const noEnd = math.MaxInt64
 
 // subscription is one session's wish for one topic. It is owned by its
-// session's loop, but for due (set by the feed), and for hold while busy (it
-// then belongs to a task).
+// session's loop, but for due (set by the feed), and for hold while busy and
+// not asked (it then belongs to a task).
 type subscription struct {
 	// static after construction
 	id     protocol.ID
@@ -37,7 +37,8 @@ type subscription struct {
 	sum    uint32              // protocol.CursorTopic(topic)
 
 	due      atomic.Bool // a Read may give more than the last one did
-	busy     bool        // hold belongs to a task
+	busy     bool        // it is being looked up; hold then belongs to a task,
+	asked    bool        // ... or, while asked, is still the loop's: the answer comes without a task
 	state    state
 	live     bool // it has reached the live edge once
 	announce bool // a live event is owed
