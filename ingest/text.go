@@ -121,14 +121,18 @@ func skipSpace(b []byte, i int) int {
 
 // skipString returns the index after the string that begins at i.
 func skipString(b []byte, i int) int {
+	quote := -1 // the quote that was found last: kept, or each escape would search it again
 	for i++; i < len(b); {
-		n := bytes.IndexByte(b[i:], '"')
-		if n < 0 {
-			break
+		if quote < i {
+			n := bytes.IndexByte(b[i:], '"')
+			if n < 0 {
+				break
+			}
+			quote = i + n
 		}
-		escape := bytes.IndexByte(b[i:i+n], '\\')
+		escape := bytes.IndexByte(b[i:quote], '\\')
 		if escape < 0 {
-			return i + n + 1
+			return quote + 1
 		}
 		i += escape + 2
 	}

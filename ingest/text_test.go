@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"encoding/json"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -133,4 +134,48 @@ func FuzzLines(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSkipString holds skipString to a walk by single bytes.
+func TestSkipString(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 100_000 {
+		b := []byte(`"`)
+		for range random.IntN(24) {
+			b = append(b, `"\\\abc`[random.IntN(7)])
+		}
+		for i := range b { // also where no string begins
+			if got, want := skipString(b, i), skipByBytes(b, i); got != want {
+				t.Fatalf("%q from %d: %d, want %d", b, i, got, want)
+			}
+		}
+	}
+}
+
+// skipByBytes is skipString as plain as can be.
+func skipByBytes(b []byte, i int) int {
+	for i++; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(b)
+}
+
+// TestManyEscapes reads events that are one long string of escapes. Where each
+// of them costs a look at all that follow, this takes minutes.
+func TestManyEscapes(t *testing.T) {
+	for _, escape := range []string{`\n`, `\"`, `\\`} {
+		long := `"` + strings.Repeat(escape, 2<<20) + `"`
+		require.Equal(t, len(long), skipString([]byte(long+`,"next"`), 0))
+		require.Equal(t, len(long)-1, skipString([]byte(long[:len(long)-1]), 0), "no end")
+		events, p := parseBody([]byte(`{"value":` + long + `,"ts":7}`))
+		require.Nil(t, p)
+		require.Len(t, events, 1)
+		require.True(t, long == string(events[0].value), escape) // not Equal: it would print them
+		require.EqualValues(t, 7, events[0].ts)
+	}
 }

@@ -71,14 +71,18 @@ func syntaxOffset(err error) int64 {
 
 // stringEnd returns the index after the string that begins at i, or -1.
 func stringEnd(b []byte, i int) int {
+	quote := -1 // the quote that was found last: kept, or each escape would search it again
 	for i++; i < len(b); {
-		n := bytes.IndexByte(b[i:], '"')
-		if n < 0 {
-			return -1
+		if quote < i {
+			n := bytes.IndexByte(b[i:], '"')
+			if n < 0 {
+				return -1
+			}
+			quote = i + n
 		}
-		escape := bytes.IndexByte(b[i:i+n], '\\')
+		escape := bytes.IndexByte(b[i:quote], '\\')
 		if escape < 0 {
-			return i + n + 1
+			return quote + 1
 		}
 		i += escape + 2
 	}
