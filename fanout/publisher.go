@@ -16,7 +16,8 @@ import (
 
 const (
 	// ackWithin is how long a write may go without its acknowledgement before
-	// its node is cut.
+	// its node is cut. It is more than broker.SendTimeout: what a round could not
+	// write is written alone in the time that is left.
 	ackWithin = 2 * time.Second
 	// batchBytes bounds a batch's body so that its record fits into what Kafka
 	// takes by default (max.message.bytes 1 MiB), also if snappy gains nothing.
@@ -157,7 +158,9 @@ func (p *publisher) hand(taken bool) {
 }
 
 // settle has the verdict on what pack has made. A batch that was not written, or
-// of which nobody knows, is run's to write alone.
+// of which nobody knows, is run's to write alone, until ackWithin is over from when
+// it was packed: about a second where the broker was silent. If the node does
+// not acknowledge that either, it is cut, and none that shared its request.
 func (p *publisher) settle(err error) {
 	if err != nil {
 		if !errors.Is(err, errNotSent) {
@@ -349,7 +352,8 @@ func (p *publisher) acked() {
 	p.health = healthy
 }
 
-// write tries until the acknowledgement is overdue. A double does no harm.
+// write tries until the acknowledgement is overdue, counted from when the batch was
+// encoded. A double does no harm: gateways know by its offsets what they have.
 func (p *publisher) write(ctx context.Context) error {
 	ctx, cancel := context.WithDeadline(ctx, p.parcel.sent.Add(ackWithin))
 	defer cancel()

@@ -88,11 +88,12 @@ const (
 	produceVersion = 8
 )
 
-// appendProduceHead begins a produce request.
-func appendProduceHead(f *frame) {
+// appendProduceHead begins a produce request. A partition whose followers do not
+// have it within wait is answered as timed out; its leader keeps what it has.
+func appendProduceHead(f *frame, wait time.Duration) {
 	f.nullString("") // no transaction
 	f.int16(-1)      // all in-sync replicas
-	f.int32(int32(produceWait.Milliseconds()))
+	f.int32(int32(wait.Milliseconds()))
 }
 
 // produce sends one batch to a partition's leader, once.
@@ -100,7 +101,7 @@ func (c *Client) produce(ctx context.Context, leader int32, topic string, partit
 	a, err := c.ask(ctx, request{
 		key: keyProduce, version: produceVersion, to: leader, wait: produceWait, slack: dataTimeout, records: true,
 		body: func(f *frame) {
-			appendProduceHead(f)
+			appendProduceHead(f, produceWait)
 			f.array(1)
 			f.string(topic)
 			f.array(1)

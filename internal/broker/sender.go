@@ -19,13 +19,21 @@ import (
 // answer. What is sent together to partitions of one leader leaves in one request.
 // What it saves is wake-ups: a record costs none until its answer comes.
 //
-// It never waits for a broker, and tries nothing twice. What it cannot send at
-// once it hands back, and what shares a request shares its fate where the broker is
-// silent. Whoever is in doubt writes alone: [Client.Append].
+// Send waits for no answer and no connection, and tries nothing twice. What it
+// cannot send at once it hands back. A partition whose followers are slow is named
+// in the answer as late, and the others as written; where the broker is silent, what
+// shares a request shares its fate. Whoever is in doubt writes alone: [Client.Append].
+//
+// What it does wait for is that the system takes the bytes, in the goroutine that
+// calls Send, and at most twice SendTimeout: then the write fails, and the line is
+// closed. In practice that is a copy: a line is taken only when its last request was
+// answered, so all that was written to it has been read and the socket's buffer is
+// empty, and a request is SendBytes of values and some 200 bytes for each. If that
+// is more than the buffer of a young connection takes, the rest waits for the
+// system at the other end, round trips, but not for the broker to read it.
 //
 // Guards: a leader has few lines, a line carries one request of few bytes, and a
-// request is answered within sendTimeout or has failed. So a write finds room in the
-// socket's buffer; if it does not, it fails within twice that time.
+// request is answered within SendTimeout or has failed.
 type Sender struct {
 	// static after NewSender
 	client  *Client
@@ -50,8 +58,13 @@ type Outgoing struct {
 const (
 	// SendBytes is what a call of Send may carry, bytes of values.
 	SendBytes = 64 << 10
-	// sendTimeout is how long a request may take.
-	sendTimeout = 2 * time.Second
+	// SendTimeout is how long a request may take until the broker is silent. Its
+	// records may be written all the same, also later.
+	SendTimeout = time.Second
+	// sendWait is how long a leader may wait for followers until it answers which
+	// of a request's partitions are late: well before SendTimeout. They are in its
+	// log by then, so who writes them alone makes doubles.
+	sendWait = SendTimeout / 2
 	// sendLimit is how many lines a leader has.
 	sendLimit = 4
 	// sendAgain is how long a leader that could not be connected to is left alone.
@@ -158,7 +171,7 @@ func appendProduced(f *frame, items []Outgoing) {
 	for i := range items {
 		size += len(items[i].Value) + batchHeader + 256 + 32
 	}
-	appendProduceHead(f)
+	appendProduceHead(f, sendWait)
 	f.b = grow(f.b, size)
 	f.array(len(items))
 	now := time.Now().UnixMilli()
@@ -292,7 +305,7 @@ func (s *Sender) await(l *sendLine) error {
 		head, err := l.in.Peek(4)
 		switch {
 		case err == nil && l.in.Buffered() < 4+int(binary.BigEndian.Uint32(head)):
-			return l.limit(time.Now().Add(sendTimeout)) // for the rest
+			return s.extend(l) // for the rest
 		case err == nil || !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		}
@@ -303,19 +316,19 @@ func (s *Sender) await(l *sendLine) error {
 }
 
 // extend sets a line's deadlines, or says that its time is over. It looks at the
-// line every sendTimeout, so that a request need not set a timer of its own.
+// line every SendTimeout, so that a request need not set a timer of its own.
 func (s *Sender) extend(l *sendLine) error {
 	now := time.Now()
 	s.mu.Lock()
-	late := now.Add(sendTimeout)
+	late := now.Add(SendTimeout)
 	carries := l.items != nil
 	if carries {
-		late = l.sent.Add(sendTimeout)
+		late = l.sent.Add(SendTimeout)
 	}
 	s.mu.Unlock()
 	switch {
 	case carries && !late.After(now):
-		return fmt.Errorf("no answer within %s: %w", sendTimeout, context.DeadlineExceeded)
+		return fmt.Errorf("no answer within %s: %w", SendTimeout, context.DeadlineExceeded)
 	case !carries && !l.good(now):
 		return errors.New("the line is not used, or its login ends")
 	}
@@ -325,7 +338,7 @@ func (s *Sender) extend(l *sendLine) error {
 // limit sets the deadlines. That of writes is later: who writes must not meet one
 // that is about to be set anew.
 func (l *sendLine) limit(read time.Time) error {
-	return errors.Join(l.SetReadDeadline(read), l.SetWriteDeadline(read.Add(sendTimeout)))
+	return errors.Join(l.SetReadDeadline(read), l.SetWriteDeadline(read.Add(SendTimeout)))
 }
 
 // broke is the end of a line: what it carried fails.

@@ -149,6 +149,7 @@ func TestASendersLineThatGoesWrongIsClosed(t *testing.T) {
 		},
 		"an end": func(c net.Conn, _ []byte) bool { _ = c.Close(); return false },
 		"half an answer, then silence": func(c net.Conn, request []byte) bool {
+			time.Sleep(SendTimeout / 2)
 			_, _ = c.Write([]byte{0, 0, 0, 8, request[4], request[5], request[6], request[7], 'x'})
 			return true
 		},
@@ -163,11 +164,11 @@ func TestASendersLineThatGoesWrongIsClosed(t *testing.T) {
 					}
 					return reply(c, request, produced(0), "")
 				})
-				time.Sleep(sendTimeout / 2) // the line looks at its time when it likes
+				time.Sleep(SendTimeout / 2) // the line looks at its time when it likes
 				wrong.Store(true)
 				require.True(t, s.one())
 				began := time.Now()
-				for range 4 * sendTimeout / time.Millisecond {
+				for range 4 * SendTimeout / time.Millisecond {
 					time.Sleep(time.Millisecond)
 					synctest.Wait()
 					if s.answers() > 0 {
@@ -176,10 +177,11 @@ func TestASendersLineThatGoesWrongIsClosed(t *testing.T) {
 				}
 				require.Len(t, s.verdicts(), 1)
 				require.Error(t, s.verdicts()[0])
+				require.LessOrEqual(t, time.Since(began), SendTimeout+2*time.Millisecond)
 				if name == "silence" {
 					require.ErrorIs(t, s.verdicts()[0], context.DeadlineExceeded)
 					require.True(t, Retryable(s.verdicts()[0]))
-					require.InDelta(t, sendTimeout, time.Since(began), float64(2*time.Millisecond))
+					require.InDelta(t, SendTimeout, time.Since(began), float64(2*time.Millisecond))
 				}
 				all, free := s.lines()
 				require.Zero(t, all+free)
@@ -219,6 +221,27 @@ func TestKafkasVerdicts(t *testing.T) {
 	}
 }
 
+// TestALeaderAnswersBeforeTheSenderGivesUp: it is told how long it may wait for
+// followers. What is late then is in doubt, and the line goes on.
+func TestALeaderAnswersBeforeTheSenderGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSending(t, func(c net.Conn, request []byte) bool {
+			head := 8 + 2 + len("test") + 2 + 2 // then transaction and acks
+			wait := time.Duration(binary.BigEndian.Uint32(request[head:])) * time.Millisecond
+			time.Sleep(wait + SendTimeout/4)
+			return reply(c, request, produced(int16(kafka.RequestTimedOut)), "")
+		})
+		require.True(t, s.one())
+		time.Sleep(SendTimeout)
+		synctest.Wait()
+		require.Len(t, s.verdicts(), 1)
+		require.ErrorIs(t, s.verdicts()[0], kafka.RequestTimedOut)
+		require.True(t, Retryable(s.verdicts()[0]))
+		_, free := s.lines()
+		require.Equal(t, 1, free, "the line is as good as before")
+	})
+}
+
 // TestAnAnswerInPieces is waited for, also where a look at the time comes between.
 func TestAnAnswerInPieces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -227,7 +250,7 @@ func TestAnAnswerInPieces(t *testing.T) {
 			out := binary.BigEndian.AppendUint32(nil, uint32(4+len(body)))
 			out = append(append(out, request[4:8]...), body...)
 			for _, part := range [][]byte{out[:2], out[2:7], out[7:]} {
-				time.Sleep(sendTimeout / 4)
+				time.Sleep(SendTimeout / 4)
 				if _, err := c.Write(part); err != nil {
 					return false
 				}
@@ -236,7 +259,7 @@ func TestAnAnswerInPieces(t *testing.T) {
 		})
 		for i := range 4 {
 			require.True(t, s.one())
-			time.Sleep(sendTimeout)
+			time.Sleep(SendTimeout)
 			synctest.Wait()
 			require.Len(t, s.verdicts(), i+1)
 			require.NoError(t, s.verdicts()[i])
@@ -250,12 +273,12 @@ func TestAnIdleLineOfASenderEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSending(t, func(c net.Conn, request []byte) bool { return reply(c, request, produced(0), "") })
 		for range 10 {
-			time.Sleep(lineIdle - 2*sendTimeout)
+			time.Sleep(lineIdle - 2*SendTimeout)
 			require.True(t, s.one())
 			synctest.Wait()
 		}
 		require.Equal(t, 1, s.peer.dialled)
-		time.Sleep(lineIdle + 2*sendTimeout)
+		time.Sleep(lineIdle + 2*SendTimeout)
 		all, _ := s.lines()
 		require.Zero(t, all)
 		require.False(t, s.one())
