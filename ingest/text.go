@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"github.com/tapecast/tapecast/internal/jsontext"
 	"github.com/tapecast/tapecast/schemas"
 )
 
@@ -36,7 +37,7 @@ func checkSlowly(b []byte) error {
 	if !utf8.Valid(b) {
 		return errNotUTF8
 	}
-	if skipSpace(b, 0) == len(b) {
+	if jsontext.SkipSpace(b, 0) == len(b) {
 		return errEmpty
 	}
 	depth, inString := 0, false
@@ -112,29 +113,10 @@ func hex4(b []byte) (rune, bool) {
 
 // The walk. All below holds for text that checkText accepted, and only there.
 
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r') {
-		i++
-	}
-	return i
-}
-
 // skipString returns the index after the string that begins at i.
 func skipString(b []byte, i int) int {
-	quote := -1 // the quote that was found last: kept, or each escape would search it again
-	for i++; i < len(b); {
-		if quote < i {
-			n := bytes.IndexByte(b[i:], '"')
-			if n < 0 {
-				break
-			}
-			quote = i + n
-		}
-		escape := bytes.IndexByte(b[i:quote], '\\')
-		if escape < 0 {
-			return quote + 1
-		}
-		i += escape + 2
+	if end := jsontext.StringEnd(b, i); end >= 0 {
+		return end
 	}
 	return len(b)
 }
@@ -168,25 +150,25 @@ func skipValue(b []byte, i int) int {
 
 func endsLiteral(c byte) bool {
 	switch c {
-	case ',', ']', '}', ' ', '\t', '\n', '\r':
+	case ',', ']', '}':
 		return true
 	}
-	return false
+	return jsontext.IsSpace(c)
 }
 
 // walkObject calls field for each member of the object that raw is. Raw is
 // trimmed, as are the values it hands on.
 func walkObject(raw []byte, field func(name, raw []byte)) {
-	i := skipSpace(raw, 1)
+	i := jsontext.SkipSpace(raw, 1)
 	for i < len(raw) && raw[i] != '}' {
 		end := skipString(raw, i)
 		name := unquote(raw[i:end])
-		i = skipSpace(raw, skipSpace(raw, end)+1) // the colon
+		i = jsontext.SkipSpace(raw, jsontext.SkipSpace(raw, end)+1) // the colon
 		end = skipValue(raw, i)
 		field(name, raw[i:end])
-		i = skipSpace(raw, end)
+		i = jsontext.SkipSpace(raw, end)
 		if i < len(raw) && raw[i] == ',' {
-			i = skipSpace(raw, i+1)
+			i = jsontext.SkipSpace(raw, i+1)
 		}
 	}
 }
@@ -194,15 +176,15 @@ func walkObject(raw []byte, field func(name, raw []byte)) {
 // walkArray calls item for each element of the array that raw is, until it
 // returns false.
 func walkArray(raw []byte, item func(raw []byte) bool) {
-	i := skipSpace(raw, 1)
+	i := jsontext.SkipSpace(raw, 1)
 	for i < len(raw) && raw[i] != ']' {
 		end := skipValue(raw, i)
 		if !item(raw[i:end]) {
 			return
 		}
-		i = skipSpace(raw, end)
+		i = jsontext.SkipSpace(raw, end)
 		if i < len(raw) && raw[i] == ',' {
-			i = skipSpace(raw, i+1)
+			i = jsontext.SkipSpace(raw, i+1)
 		}
 	}
 }
@@ -221,7 +203,7 @@ func unquote(raw []byte) []byte {
 
 // trim cuts the white space around a text.
 func trim(b []byte) []byte {
-	i, end := skipSpace(b, 0), len(b)
+	i, end := jsontext.SkipSpace(b, 0), len(b)
 	for end > i && (b[end-1] == ' ' || b[end-1] == '\t' || b[end-1] == '\n' || b[end-1] == '\r') {
 		end--
 	}

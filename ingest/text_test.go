@@ -3,7 +3,6 @@ package ingest
 import (
 	"bytes"
 	"encoding/json"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -134,35 +133,6 @@ func FuzzLines(f *testing.F) {
 			}
 		}
 	})
-}
-
-// TestSkipString holds skipString to a walk by single bytes.
-func TestSkipString(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	for range 100_000 {
-		b := []byte(`"`)
-		for range random.IntN(24) {
-			b = append(b, `"\\\abc`[random.IntN(7)])
-		}
-		for i := range b { // also where no string begins
-			if got, want := skipString(b, i), skipByBytes(b, i); got != want {
-				t.Fatalf("%q from %d: %d, want %d", b, i, got, want)
-			}
-		}
-	}
-}
-
-// skipByBytes is skipString as plain as can be.
-func skipByBytes(b []byte, i int) int {
-	for i++; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(b)
 }
 
 // TestManyEscapes reads events that are one long string of escapes. Where each

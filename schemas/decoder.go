@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/tapecast/tapecast/internal/jsontext"
 )
 
 // Decoder turns the values of one feed into JSON by the feed's format:
@@ -135,7 +137,7 @@ func appendCompact(dst, value []byte) ([]byte, error) {
 	for i := 0; i < len(value); {
 		switch c := value[i]; {
 		case c == '"':
-			end := stringEnd(value, i)
+			end := jsontext.StringEnd(value, i)
 			if validUTF8 {
 				dst = append(dst, value[i:end]...)
 			} else {
@@ -143,7 +145,7 @@ func appendCompact(dst, value []byte) ([]byte, error) {
 			}
 			i = end
 			continue
-		case !isSpace(c):
+		case !jsontext.IsSpace(c):
 			dst = append(dst, c)
 		}
 		i++

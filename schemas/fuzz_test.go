@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tapecast/tapecast/internal/jsontext"
 	"github.com/tapecast/tapecast/schemas/internal/avsc"
 )
 
@@ -108,7 +109,7 @@ func FuzzDecoderJSON(f *testing.F) {
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, value []byte) {
 		out, err := d.AppendJSON(t.Context(), nil, append([]byte{}, value...))
-		require.Equal(t, json.Valid(value) && !tooDeep(value), err == nil, "%q", value)
+		require.Equal(t, json.Valid(value) && !jsontext.TooDeep(value, MaxValueDepth), err == nil, "%q", value)
 		if err != nil {
 			return
 		}

@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/tapecast/tapecast/internal/jsontext"
 )
 
 // checkJSON wants one valid JSON value, nested no deeper than MaxValueDepth
 // containers. It tells whether strings hold invalid UTF-8.
 func checkJSON(b []byte) (validUTF8 bool, err error) {
-	v := validator{b: b}
-	if end := v.value(skipSpace(b, 0), 0); end >= 0 && skipSpace(b, end) == len(b) {
-		return !v.badUTF8, nil
+	if valid, validUTF8 := scan(b); valid {
+		return validUTF8, nil
 	}
 	return false, whyInvalid(b)
 }
@@ -22,14 +23,20 @@ func checkJSON(b []byte) (validUTF8 bool, err error) {
 // ValidJSON tells whether b is one JSON value of valid UTF-8, nested no deeper
 // than MaxValueDepth containers. It allocates nothing.
 func ValidJSON(b []byte) bool {
+	valid, validUTF8 := scan(b)
+	return valid && validUTF8
+}
+
+// scan tells whether b is such a value, and its strings such.
+func scan(b []byte) (valid, validUTF8 bool) {
 	v := validator{b: b}
-	end := v.value(skipSpace(b, 0), 0)
-	return end >= 0 && skipSpace(b, end) == len(b) && !v.badUTF8
+	end := v.value(jsontext.SkipSpace(b, 0), 0)
+	return end >= 0 && jsontext.SkipSpace(b, end) == len(b), !v.badUTF8
 }
 
 // whyInvalid words what checkJSON refuses.
 func whyInvalid(b []byte) error {
-	if tooDeep(b) {
+	if jsontext.TooDeep(b, MaxValueDepth) {
 		return fmt.Errorf("nested more than %d deep", MaxValueDepth)
 	}
 	var v json.RawMessage
@@ -40,27 +47,6 @@ func whyInvalid(b []byte) error {
 	return fmt.Errorf("%w (at byte %d)", err, syntaxOffset(err))
 }
 
-// tooDeep counts the brackets outside of strings. The text need not be JSON.
-func tooDeep(b []byte) bool {
-	depth := 0
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '"':
-			if i = stringEnd(b, i); i < 0 {
-				return false
-			}
-			i--
-		case '{', '[':
-			if depth++; depth > MaxValueDepth {
-				return true
-			}
-		case '}', ']':
-			depth--
-		}
-	}
-	return false
-}
-
 func syntaxOffset(err error) int64 {
 	var s *json.SyntaxError
 	if errors.As(err, &s) {
@@ -69,49 +55,19 @@ func syntaxOffset(err error) int64 {
 	return 0
 }
 
-// stringEnd returns the index after the string that begins at i, or -1.
-func stringEnd(b []byte, i int) int {
-	quote := -1 // the quote that was found last: kept, or each escape would search it again
-	for i++; i < len(b); {
-		if quote < i {
-			n := bytes.IndexByte(b[i:], '"')
-			if n < 0 {
-				return -1
-			}
-			quote = i + n
-		}
-		escape := bytes.IndexByte(b[i:quote], '\\')
-		if escape < 0 {
-			return quote + 1
-		}
-		i += escape + 2
-	}
-	return -1
-}
-
 // The functions below walk JSON that checkJSON has found good.
-
-func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
-
-// skipSpace returns the index of the next token.
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && isSpace(b[i]) {
-		i++
-	}
-	return i
-}
 
 // skipValue returns the index after the value that begins at i.
 func skipValue(b []byte, i int) int {
 	switch b[i] {
 	case '"':
-		return stringEnd(b, i)
+		return jsontext.StringEnd(b, i)
 	case '{', '[':
 		depth := 0
 		for ; ; i++ {
 			switch b[i] {
 			case '"':
-				i = stringEnd(b, i) - 1
+				i = jsontext.StringEnd(b, i) - 1
 			case '{', '[':
 				depth++
 			case '}', ']':
@@ -126,7 +82,7 @@ func skipValue(b []byte, i int) int {
 
 // scalarEnd returns the index after a number or word.
 func scalarEnd(b []byte, i int) int {
-	for i < len(b) && b[i] != ',' && b[i] != '}' && b[i] != ']' && !isSpace(b[i]) {
+	for i < len(b) && b[i] != ',' && b[i] != '}' && b[i] != ']' && !jsontext.IsSpace(b[i]) {
 		i++
 	}
 	return i

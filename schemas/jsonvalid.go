@@ -1,6 +1,10 @@
 package schemas
 
-import "unicode/utf8"
+import (
+	"unicode/utf8"
+
+	"github.com/tapecast/tapecast/internal/jsontext"
+)
 
 // validator checks JSON in one pass: the grammar, the depth and UTF-8. It says
 // yes or no only; encoding/json words the reason when it is no.
@@ -44,20 +48,20 @@ func (v *validator) object(i, depth int) int {
 	if depth > MaxValueDepth {
 		return -1
 	}
-	if i = skipSpace(v.b, i); i < len(v.b) && v.b[i] == '}' {
+	if i = jsontext.SkipSpace(v.b, i); i < len(v.b) && v.b[i] == '}' {
 		return i + 1
 	}
 	for i < len(v.b) && v.b[i] == '"' {
 		if i = v.text(i + 1); i < 0 {
 			return -1
 		}
-		if i = skipSpace(v.b, i); i >= len(v.b) || v.b[i] != ':' {
+		if i = jsontext.SkipSpace(v.b, i); i >= len(v.b) || v.b[i] != ':' {
 			return -1
 		}
-		if i = v.value(skipSpace(v.b, i+1), depth); i < 0 {
+		if i = v.value(jsontext.SkipSpace(v.b, i+1), depth); i < 0 {
 			return -1
 		}
-		if i = skipSpace(v.b, i); i >= len(v.b) {
+		if i = jsontext.SkipSpace(v.b, i); i >= len(v.b) {
 			return -1
 		}
 		if v.b[i] == '}' {
@@ -66,7 +70,7 @@ func (v *validator) object(i, depth int) int {
 		if v.b[i] != ',' {
 			return -1
 		}
-		i = skipSpace(v.b, i+1)
+		i = jsontext.SkipSpace(v.b, i+1)
 	}
 	return -1
 }
@@ -75,14 +79,14 @@ func (v *validator) array(i, depth int) int {
 	if depth > MaxValueDepth {
 		return -1
 	}
-	if i = skipSpace(v.b, i); i < len(v.b) && v.b[i] == ']' {
+	if i = jsontext.SkipSpace(v.b, i); i < len(v.b) && v.b[i] == ']' {
 		return i + 1
 	}
 	for {
 		if i = v.value(i, depth); i < 0 {
 			return -1
 		}
-		if i = skipSpace(v.b, i); i >= len(v.b) {
+		if i = jsontext.SkipSpace(v.b, i); i >= len(v.b) {
 			return -1
 		}
 		if v.b[i] == ']' {
@@ -91,7 +95,7 @@ func (v *validator) array(i, depth int) int {
 		if v.b[i] != ',' {
 			return -1
 		}
-		i = skipSpace(v.b, i+1)
+		i = jsontext.SkipSpace(v.b, i+1)
 	}
 }
 

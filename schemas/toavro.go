@@ -6,6 +6,8 @@ import (
 	"math"
 	"strconv"
 	"sync"
+
+	"github.com/tapecast/tapecast/internal/jsontext"
 )
 
 // form is how a JSON text writes what JSON has no type for.
@@ -78,7 +80,7 @@ func (e *encoder) encode(dst, json []byte, n *node) ([]byte, error) {
 		return dst, &ValueError{Reason: "holds invalid UTF-8"}
 	}
 	e.src, e.dst, e.limit, e.spans = json, dst, len(dst)+MaxAvro, e.spans[:0]
-	if _, err := e.value(n, skipSpace(json, 0), true, 0); err != nil {
+	if _, err := e.value(n, jsontext.SkipSpace(json, 0), true, 0); err != nil {
 		return dst, err
 	}
 	return e.dst, nil
@@ -124,7 +126,7 @@ func (e *encoder) array(n *node, i, depth int) (int, *ValueError) {
 		return 0, mismatch(e.src[i], n)
 	}
 	start, count := len(e.dst), 0
-	for i = skipSpace(e.src, i+1); e.src[i] != ']'; count++ {
+	for i = jsontext.SkipSpace(e.src, i+1); e.src[i] != ']'; count++ {
 		end, err := e.value(n.elem, i, true, depth)
 		if err != nil {
 			return 0, err.under("[" + strconv.Itoa(count) + "]")
@@ -137,8 +139,8 @@ func (e *encoder) array(n *node, i, depth int) (int, *ValueError) {
 
 // afterComma goes on from the end of an item to the next one or the bracket.
 func (e *encoder) afterComma(i int) int {
-	if i = skipSpace(e.src, i); e.src[i] == ',' {
-		i = skipSpace(e.src, i+1)
+	if i = jsontext.SkipSpace(e.src, i); e.src[i] == ',' {
+		i = jsontext.SkipSpace(e.src, i+1)
 	}
 	return i
 }
@@ -162,8 +164,8 @@ func (e *encoder) mapValue(n *node, i, depth int) (int, *ValueError) {
 	}
 	start := len(e.dst)
 	seen := make(map[string]struct{})
-	for i = skipSpace(e.src, i+1); e.src[i] != '}'; {
-		end := stringEnd(e.src, i)
+	for i = jsontext.SkipSpace(e.src, i+1); e.src[i] != '}'; {
+		end := jsontext.StringEnd(e.src, i)
 		key, err := e.unquote(e.src[i:end])
 		if err != nil {
 			return 0, err
@@ -174,7 +176,7 @@ func (e *encoder) mapValue(n *node, i, depth int) (int, *ValueError) {
 		name := string(key)
 		seen[name] = struct{}{}
 		e.dst = append(binary.AppendVarint(e.dst, int64(len(name))), name...)
-		i = skipSpace(e.src, skipSpace(e.src, end)+1)
+		i = jsontext.SkipSpace(e.src, jsontext.SkipSpace(e.src, end)+1)
 		if i, err = e.value(n.elem, i, true, depth); err != nil {
 			return 0, err.under("[" + quoteName(name) + "]")
 		}
@@ -235,8 +237,8 @@ func (e *encoder) record(n *node, i, depth int) (int, *ValueError) {
 
 func (e *encoder) findFields(n *node, i, base int) (int, *ValueError) {
 	start := i
-	for i = skipSpace(e.src, i+1); e.src[i] != '}'; {
-		end := stringEnd(e.src, i)
+	for i = jsontext.SkipSpace(e.src, i+1); e.src[i] != '}'; {
+		end := jsontext.StringEnd(e.src, i)
 		key, err := e.unquote(e.src[i:end])
 		if err != nil {
 			return 0, err
@@ -248,7 +250,7 @@ func (e *encoder) findFields(n *node, i, base int) (int, *ValueError) {
 		if e.spans[base+k] >= 0 {
 			return 0, &ValueError{Path: n.fields[k].name, Reason: "is there twice"}
 		}
-		i = skipSpace(e.src, skipSpace(e.src, end)+1)
+		i = jsontext.SkipSpace(e.src, jsontext.SkipSpace(e.src, end)+1)
 		e.spans[base+k] = i
 		i = e.afterComma(skipValue(e.src, i))
 	}

@@ -1,6 +1,10 @@
 package schemas
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/tapecast/tapecast/internal/jsontext"
+)
 
 // union finds the type of a value, see AppendAvro.
 func (e *encoder) union(n *node, i, depth int) (int, *ValueError) {
@@ -64,21 +68,21 @@ func (e *encoder) tagged(n *node, i, depth int) (int, *ValueError) {
 	if e.src[i] != '{' {
 		return 0, errNoTag
 	}
-	at := skipSpace(e.src, i+1)
+	at := jsontext.SkipSpace(e.src, i+1)
 	if e.src[at] != '"' {
 		return 0, errNoTag
 	}
-	end := stringEnd(e.src, at)
+	end := jsontext.StringEnd(e.src, at)
 	name := e.src[at+1 : end-1] // names need no escapes
 	for k, b := range n.branches {
 		if b.name != string(name) || b.op == opNull {
 			continue
 		}
-		end, err := e.branch(k, b, skipSpace(e.src, skipSpace(e.src, end)+1), true, depth)
+		end, err := e.branch(k, b, jsontext.SkipSpace(e.src, jsontext.SkipSpace(e.src, end)+1), true, depth)
 		if err != nil {
 			return 0, err
 		}
-		if end = skipSpace(e.src, end); e.src[end] != '}' {
+		if end = jsontext.SkipSpace(e.src, end); e.src[end] != '}' {
 			return 0, errNoTag
 		}
 		return end + 1, nil

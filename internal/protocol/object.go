@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"unicode/utf8"
+
+	"github.com/tapecast/tapecast/internal/jsontext"
 )
 
 // fields of a JSON object, not yet looked into. They alias its text.
@@ -17,7 +19,7 @@ func (f fields) str(name string) (string, bool) { return stringOf(f[name]) }
 // parseObject splits one JSON object into its fields. Doubled fields are
 // refused: two parsers may disagree on which one counts.
 func parseObject(text []byte) (fields, *Error) {
-	if tooDeep(text) {
+	if jsontext.TooDeep(text, MaxDepth) {
 		return nil, &Error{Code: CodeBadJSON, Message: fmt.Sprintf("nested deeper than %d", MaxDepth)}
 	}
 	if f, ok := split(text); ok {
@@ -42,7 +44,7 @@ func split(text []byte) (fields, bool) {
 		if rest[0] == ',' {
 			rest = space(rest[1:])
 		}
-		n := stringEnd(rest)
+		n := jsontext.StringEnd(rest, 0)
 		name, ok := stringOf(rest[:n])
 		rest = space(space(rest[n:])[1:]) // the colon
 		n = valueEnd(rest)
@@ -56,31 +58,16 @@ func split(text []byte) (fields, bool) {
 }
 
 // space skips white space of well-formed JSON that goes on behind it.
-func space(b []byte) []byte {
-	for b[0] == ' ' || b[0] == '\t' || b[0] == '\n' || b[0] == '\r' {
-		b = b[1:]
-	}
-	return b
-}
+func space(b []byte) []byte { return b[jsontext.SkipSpace(b, 0):] }
 
-// stringEnd tells where the string ends that well-formed JSON begins with.
-func stringEnd(b []byte) int {
-	i := 1
-	for ; b[i] != '"'; i++ {
-		if b[i] == '\\' {
-			i++
-		}
-	}
-	return i + 1
-}
-
-// valueEnd is stringEnd for a value of any kind in an object.
+// valueEnd tells where the value ends that well-formed JSON begins with, in an
+// object.
 func valueEnd(b []byte) int {
 	depth := 0
 	for i := 0; ; i++ {
 		switch b[i] {
 		case '"':
-			i += stringEnd(b[i:]) - 1
+			i = jsontext.StringEnd(b, i) - 1
 		case '{', '[':
 			depth++
 		case '}', ']':
@@ -135,27 +122,6 @@ func syntaxError(err error, message string) *Error {
 		message = "not JSON: it ends too early"
 	}
 	return &Error{Code: CodeBadJSON, Message: message}
-}
-
-// tooDeep looks for nesting beyond MaxDepth without parsing.
-func tooDeep(text []byte) bool {
-	depth, quoted := 0, false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			if depth++; depth > MaxDepth {
-				return true
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return false
 }
 
 func stringOf(raw json.RawMessage) (string, bool) {

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/jsontext"
 )
 
 var objects = []string{
@@ -23,7 +25,7 @@ func FuzzObject(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if tooDeep(text) {
+		if jsontext.TooDeep(text, MaxDepth) {
 			return
 		}
 		want, err := decodeObject(text)
