@@ -120,6 +120,19 @@ func TestRequestsAtTheSameTimeHaveLinesOfTheirOwn(t *testing.T) {
 	})
 }
 
+// answerBelowZero answers with a size that cannot be.
+func answerBelowZero(c net.Conn, _ []byte) bool {
+	_, _ = c.Write([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0})
+	return false
+}
+
+// answerAndEnd ends the connection in the middle of an answer.
+func answerAndEnd(c net.Conn, request []byte) bool {
+	_, _ = c.Write([]byte{0, 0, 0, 8, request[4], request[5], request[6], request[7], 'x'})
+	_ = c.Close()
+	return false
+}
+
 // TestALineThatGoesWrongIsClosed: whatever comes that is not the answer, the
 // line is never used again, nor are the idle ones beside it.
 func TestALineThatGoesWrongIsClosed(t *testing.T) {
@@ -128,18 +141,11 @@ func TestALineThatGoesWrongIsClosed(t *testing.T) {
 			request[7] ^= 1
 			return reply(c, request, "body", "")
 		},
-		"beyond the limit": func(c net.Conn, request []byte) bool { return reply(c, request, "nine bytes", "") },
-		"something behind": func(c net.Conn, request []byte) bool { return reply(c, request, "body", "more") },
-		"a size below 0": func(c net.Conn, _ []byte) bool {
-			_, _ = c.Write([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0})
-			return false
-		},
-		"an end in the middle": func(c net.Conn, request []byte) bool {
-			_, _ = c.Write([]byte{0, 0, 0, 8, request[4], request[5], request[6], request[7], 'x'})
-			_ = c.Close()
-			return false
-		},
-		"silence": func(net.Conn, []byte) bool { return true },
+		"beyond the limit":     func(c net.Conn, request []byte) bool { return reply(c, request, "nine bytes", "") },
+		"something behind":     func(c net.Conn, request []byte) bool { return reply(c, request, "body", "more") },
+		"a size below 0":       answerBelowZero,
+		"an end in the middle": answerAndEnd,
+		"silence":              func(net.Conn, []byte) bool { return true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -138,16 +138,9 @@ func TestASendersLineThatGoesWrongIsClosed(t *testing.T) {
 			return reply(c, request, produced(0), "")
 		},
 		"no answer to what was asked": func(c net.Conn, request []byte) bool { return reply(c, request, "xyz", "") },
-		"a size below 0": func(c net.Conn, _ []byte) bool {
-			_, _ = c.Write([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0})
-			return false
-		},
-		"an end in the middle": func(c net.Conn, request []byte) bool {
-			_, _ = c.Write([]byte{0, 0, 0, 8, request[4], request[5], request[6], request[7], 'x'})
-			_ = c.Close()
-			return false
-		},
-		"an end": func(c net.Conn, _ []byte) bool { _ = c.Close(); return false },
+		"a size below 0":              answerBelowZero,
+		"an end in the middle":        answerAndEnd,
+		"an end":                      func(c net.Conn, _ []byte) bool { _ = c.Close(); return false },
 		"half an answer, then silence": func(c net.Conn, request []byte) bool {
 			time.Sleep(SendTimeout / 2)
 			_, _ = c.Write([]byte{0, 0, 0, 8, request[4], request[5], request[6], request[7], 'x'})
