@@ -1,5 +1,7 @@
 import java.io.BufferedOutputStream;
 import java.io.DataOutputStream;
+import java.io.FileDescriptor;
+import java.io.FileOutputStream;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -20,17 +22,20 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
  * Arguments: bootstrap addresses, topic. Standard output, big-endian: 'T' and
  * the topic id (16 bytes); for each partition 'P', number, first offset, last
  * stable offset; for each record 'R', partition, offset, timestamp, key and
- * value with their lengths (-1 = null); 'E' at the end.
+ * value with their lengths (-1 = null); 'E' at the end. Nothing else goes there:
+ * what prints to System.out, as Kafka's logger does, goes to standard error.
  */
 public final class Dump {
     public static void main(String[] args) throws Exception {
+        System.setOut(System.err); // before any logger takes it
         Properties p = new Properties();
         p.put("bootstrap.servers", args[0]);
         p.put("isolation.level", "read_committed");
         p.put("enable.auto.commit", "false");
         p.put("auto.offset.reset", "none");
         p.put("allow.auto.create.topics", "false");
-        try (DataOutputStream out = new DataOutputStream(new BufferedOutputStream(System.out, 1 << 16));
+        try (DataOutputStream out = new DataOutputStream(
+                        new BufferedOutputStream(new FileOutputStream(FileDescriptor.out), 1 << 16));
                 Admin admin = Admin.create(p);
                 KafkaConsumer<byte[], byte[]> consumer =
                         new KafkaConsumer<>(p, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {

@@ -58,7 +58,8 @@ func DumpTopic(ctx context.Context, addrs []string, topic string) (*Dump, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	args := (&node{libs: libs}).java(file, strings.Join(addrs, ","), topic)
+	// What Java itself has to warn of would go to standard output, which is the dump's.
+	args := (&node{libs: libs}).java("-Xlog:disable", "-Xlog:all=warning:stderr", file, strings.Join(addrs, ","), topic)
 	cmd := exec.CommandContext(ctx, "java", args...) //nolint:gosec // our own arguments
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

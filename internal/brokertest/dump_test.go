@@ -2,12 +2,27 @@ package brokertest
 
 import (
 	"context"
+	"io"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
+
+// nowhere is an address that Kafka's client warns of before it does anything
+// else, and goes on without. No name server is asked.
+const nowhere = "[::x]:9092"
+
+// TestWhatKafkasClientLogsIsNoPartOfADump: its warnings, which its logger
+// writes to Java's standard output, are with what went wrong.
+func TestWhatKafkasClientLogsIsNoPartOfADump(t *testing.T) {
+	env := Kafka(t)
+	_, err := DumpTopic(t.Context(), append([]string{nowhere}, env.Addrs...), Name(t, "missing"))
+	require.ErrorContains(t, err, "Couldn't resolve server "+nowhere)
+	require.ErrorContains(t, err, "UnknownTopicOrPartitionException")
+	require.ErrorIs(t, err, io.EOF, "of an empty dump")
+}
 
 // TestDumpSeesWhatIsCommitted: Kafka's consumer shows nulls as nulls, no
 // aborted record, and the topic's id as our client shows it.
@@ -27,7 +42,7 @@ func TestDumpSeesWhatIsCommitted(t *testing.T) {
 	write(kgo.TryCommit, &kgo.Record{Key: []byte("k"), Value: []byte("v")}, &kgo.Record{Value: []byte{0, 255}}, &kgo.Record{Key: []byte{}, Value: nil})
 	write(kgo.TryAbort, &kgo.Record{Value: []byte("aborted")})
 	write(kgo.TryCommit, &kgo.Record{Value: []byte("last")})
-	d, err := DumpTopic(ctx, env.Addrs, topic)
+	d, err := DumpTopic(ctx, append([]string{nowhere}, env.Addrs...), topic)
 	require.NoError(t, err)
 	ts, err := env.Client.Topics(ctx, topic)
 	require.NoError(t, err)
