@@ -228,7 +228,7 @@ func (run *fanoutRun) begin(ctx context.Context, server string) (err error) {
 		return err
 	}
 	forever := map[string]string{"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": strconv.Itoa(8 << 20)}
-	if _, err = run.client.CreateTopic(ctx, broker.TopicSpec{Name: run.topic, Partitions: run.work.Partitions, Config: forever}); err != nil {
+	if _, _, err = run.client.CreateTopic(ctx, broker.TopicSpec{Name: run.topic, Partitions: run.work.Partitions, Config: forever}); err != nil {
 		return err
 	}
 	if _, err = interestlog.Ensure(ctx, run.client, 0); err != nil {
@@ -238,7 +238,7 @@ func (run *fanoutRun) begin(ctx context.Context, server string) (err error) {
 		inc := fmt.Sprintf("%08x%08x", rand.Uint32(), i)
 		lease := interest.Record{Kind: interest.KindLease, Incarnation: inc, Node: fmt.Sprint("bench", i), LeaseMs: time.Hour.Milliseconds()}
 		lease.Delivery = delivery.TopicName(lease.Node, inc)
-		if _, err = run.client.CreateTopic(ctx, broker.TopicSpec{Name: lease.Delivery, Partitions: 1, Config: forever}); err != nil {
+		if _, _, err = run.client.CreateTopic(ctx, broker.TopicSpec{Name: lease.Delivery, Partitions: 1, Config: forever}); err != nil {
 			return err
 		}
 		run.nodes = append(run.nodes, lease)

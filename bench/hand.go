@@ -41,7 +41,7 @@ func newHand(ctx context.Context) (*hand, error) {
 		return nil, err
 	}
 	h := &hand{kafka: kafka, client: cl}
-	if _, err = cl.CreateTopic(ctx, broker.TopicSpec{Name: feedTopic, Partitions: 1}); err != nil {
+	if _, _, err = cl.CreateTopic(ctx, broker.TopicSpec{Name: feedTopic, Partitions: 1}); err != nil {
 		return nil, err
 	}
 	ts, err := cl.Topics(ctx, feedTopic)

@@ -56,7 +56,7 @@ func devStack(ctx context.Context, topic string) (*stack, error) {
 		return s, err
 	}
 	defer cl.Close()
-	if _, err = cl.CreateTopic(ctx, broker.TopicSpec{Name: topic, Partitions: 1}); err != nil {
+	if _, _, err = cl.CreateTopic(ctx, broker.TopicSpec{Name: topic, Partitions: 1}); err != nil {
 		return s, err
 	}
 	return s, eventually(ctx, "http://"+r.public+"/v1/topics", `"`+topic+`"`)

@@ -177,15 +177,12 @@ func (s *shop) end() {
 // topic makes one.
 func (s *shop) topic(ctx context.Context, kind string) (string, stream.TopicID, error) {
 	name := fmt.Sprintf("bench-%s-%d", kind, time.Now().UnixNano())
-	if _, err := s.client.CreateTopic(ctx, broker.TopicSpec{Name: name, Partitions: 1}); err != nil {
+	t, _, err := s.client.CreateTopic(ctx, broker.TopicSpec{Name: name, Partitions: 1})
+	if err != nil {
 		return "", stream.TopicID{}, err
 	}
 	s.topics = append(s.topics, name)
-	ts, err := s.client.Topics(ctx, name)
-	if err != nil || len(ts) != 1 {
-		return "", stream.TopicID{}, fmt.Errorf("look up topic %s: %v %w", name, ts, err)
-	}
-	return name, ts[0].ID, nil
+	return name, t.ID, nil
 }
 
 // event makes one: JSON with the mark and the time, and digits that do not compress away.

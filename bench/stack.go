@@ -80,7 +80,7 @@ func newStack(ctx context.Context, cluster string, partitions int) (*stack, erro
 		return s, err
 	}
 	defer cl.Close()
-	_, err = cl.CreateTopic(ctx, broker.TopicSpec{Name: s.topic(), Partitions: partitions})
+	_, _, err = cl.CreateTopic(ctx, broker.TopicSpec{Name: s.topic(), Partitions: partitions})
 	return s, err
 }
 

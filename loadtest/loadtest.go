@@ -142,7 +142,7 @@ func (r *run) setup(ctx context.Context) error {
 	}
 	if r.topic == "" {
 		r.topic = fmt.Sprintf("loadtest-%x", r.o.Seed)
-		if _, err := r.kafka.CreateTopic(ctx, broker.TopicSpec{
+		if _, _, err := r.kafka.CreateTopic(ctx, broker.TopicSpec{
 			Name: r.topic, Partitions: r.o.Partitions, Replicas: r.o.Replicas,
 			Config: map[string]string{"retention.ms": "86400000", "retention.bytes": "4294967296"},
 		}); err != nil {

@@ -187,26 +187,19 @@ func (a *applier) topic(ctx context.Context, t config.PlannedTopic) (done applie
 			return done, err
 		}
 	}
-	done.Created, err = a.client.CreateTopic(ctx, broker.TopicSpec{
+	var have broker.Topic
+	have, done.Created, err = a.client.CreateTopic(ctx, broker.TopicSpec{
 		Name: t.Name, Partitions: t.Partitions, Replicas: t.Replicas, Config: t.Config,
 	})
 	if err != nil || done.Created {
 		return done, err
 	}
-	done.Grown, err = a.compare(ctx, t)
+	done.Grown, err = a.compare(ctx, t, len(have.Partitions))
 	return done, err
 }
 
 // compare holds a topic that was there against the plan.
-func (a *applier) compare(ctx context.Context, t config.PlannedTopic) (grown bool, err error) {
-	topics, err := a.client.Topics(ctx, t.Name)
-	if err != nil {
-		return false, fmt.Errorf("ask Kafka for topic %s: %w", t.Name, err)
-	}
-	if len(topics) != 1 {
-		return false, fmt.Errorf("topic %s was removed meanwhile", t.Name)
-	}
-	have := len(topics[0].Partitions)
+func (a *applier) compare(ctx context.Context, t config.PlannedTopic, have int) (grown bool, err error) {
 	switch {
 	case have < t.Partitions && a.grow:
 		if err := a.client.AddPartitions(ctx, t.Name, t.Partitions); err != nil {

@@ -186,7 +186,7 @@ func (f *pubFlags) prepare(ctx context.Context, sys system, client *broker.Clien
 		return nil, err
 	}
 	if len(topics) == 0 {
-		if _, err := client.CreateTopic(ctx, broker.TopicSpec{Name: o.Topic, Partitions: f.partitions}); err != nil {
+		if _, _, err := client.CreateTopic(ctx, broker.TopicSpec{Name: o.Topic, Partitions: f.partitions}); err != nil {
 			return nil, fmt.Errorf("create topic %s: %w", o.Topic, err)
 		}
 		fmt.Fprintf(sys.err, "made topic %s with %s\n", o.Topic, plural(int64(f.partitions), "partition"))

@@ -225,7 +225,7 @@ func (t *topicsCommand) create(ctx context.Context, spec broker.TopicSpec, schem
 			return t.conn.registryError(err)
 		}
 	}
-	created, err := t.client.CreateTopic(ctx, spec)
+	_, created, err := t.client.CreateTopic(ctx, spec)
 	if err != nil {
 		return fmt.Errorf("create topic %s: %w", spec.Name, err)
 	}

@@ -47,7 +47,7 @@ const (
 
 // cluster is what the incarnation needs of a broker.Client.
 type cluster interface {
-	CreateTopic(ctx context.Context, s broker.TopicSpec) (created bool, err error)
+	CreateTopic(ctx context.Context, s broker.TopicSpec) (t broker.Topic, created bool, err error)
 	DeleteTopic(ctx context.Context, name string) error
 	Topics(ctx context.Context, names ...string) ([]broker.Topic, error)
 	Append(ctx context.Context, topic string, partition int32, recs []broker.AppendRecord) (base int64, err error)
@@ -175,22 +175,18 @@ func (l *life) begin(ctx context.Context, seq uint64) (*incarnation, error) {
 	if inc.log, err = l.ensure(ctx); err != nil {
 		return nil, err
 	}
-	if _, err = l.cluster.CreateTopic(ctx, broker.TopicSpec{Name: inc.delivery, Partitions: 1, Replicas: l.replicas, Config: map[string]string{
+	t, created, err := l.cluster.CreateTopic(ctx, broker.TopicSpec{Name: inc.delivery, Partitions: 1, Replicas: l.replicas, Config: map[string]string{
 		"cleanup.policy":  "delete",
 		"retention.ms":    fmt.Sprint(deliveryRetention.Milliseconds()),
 		"retention.bytes": fmt.Sprint(deliveryBytes),
-	}}); err != nil {
+	}})
+	if err != nil {
+		if created {
+			l.remove(ctx, inc) // no lease ever names it
+		}
 		return nil, fmt.Errorf("create delivery topic %s: %w", inc.delivery, err)
 	}
-	ts, err := l.cluster.Topics(ctx, inc.delivery)
-	if err == nil && len(ts) != 1 {
-		err = stream.ErrUnknownTopic
-	}
-	if err != nil {
-		l.remove(ctx, inc) // no lease ever names it
-		return nil, fmt.Errorf("look up delivery topic %s: %w", inc.delivery, err)
-	}
-	inc.deliveryID = ts[0].ID
+	inc.deliveryID = t.ID
 	return inc, nil
 }
 

@@ -29,7 +29,9 @@ type fakeCluster struct {
 	deleted []string
 }
 
-func (c *fakeCluster) CreateTopic(context.Context, broker.TopicSpec) (bool, error) { return true, nil }
+func (c *fakeCluster) CreateTopic(_ context.Context, s broker.TopicSpec) (broker.Topic, bool, error) {
+	return broker.Topic{Name: s.Name, ID: stream.TopicID{1}}, true, nil
+}
 
 func (c *fakeCluster) DeleteTopic(_ context.Context, name string) error {
 	c.mu.Lock()

@@ -23,9 +23,10 @@ type TopicSpec struct {
 	Config     map[string]string
 }
 
-// CreateTopic creates it and waits until metadata shows it with leaders, not
-// one of the same name that was deleted before. created=false: it was there.
-func (c *Client) CreateTopic(ctx context.Context, s TopicSpec) (created bool, err error) {
+// CreateTopic creates it, waits until metadata shows it with leaders, not one of
+// the same name that was deleted before, and returns it. created=false: it was there.
+// Brokers that metadata was not asked of may still know nothing of it.
+func (c *Client) CreateTopic(ctx context.Context, s TopicSpec) (t Topic, created bool, err error) {
 	if s.Partitions == 0 {
 		s.Partitions = -1
 	}
@@ -44,13 +45,13 @@ func (c *Client) CreateTopic(ctx context.Context, s TopicSpec) (created bool, er
 		}
 		return err
 	})
+	if err == nil {
+		t, err = c.awaitTopic(ctx, s.Name, id)
+	}
 	if err != nil {
-		return false, fmt.Errorf("create topic %s: %w", s.Name, err)
+		return Topic{}, created, fmt.Errorf("create topic %s: %w", s.Name, err)
 	}
-	if err := c.awaitTopic(ctx, s.Name, id); err != nil {
-		return created, fmt.Errorf("create topic %s: %w", s.Name, err)
-	}
-	return created, nil
+	return t, created, nil
 }
 
 func (c *Client) createTopic(ctx context.Context, s TopicSpec) (stream.TopicID, error) {
@@ -124,9 +125,9 @@ func readResult(a *answer, message bool) error {
 
 // awaitTopic waits until a topic has a leader for each partition; with an id,
 // until it is that one: metadata may lag, and show what was deleted before.
-func (c *Client) awaitTopic(ctx context.Context, name string, id stream.TopicID) error {
-	return retry(ctx, adminTimeout, func() error {
-		t, err := c.topic(ctx, name, 0)
+func (c *Client) awaitTopic(ctx context.Context, name string, id stream.TopicID) (t Topic, err error) {
+	err = retry(ctx, adminTimeout, func() (err error) {
+		t, err = c.topic(ctx, name, 0)
 		if errors.Is(err, stream.ErrUnknownTopic) {
 			return fmt.Errorf("not in metadata yet: %w", kafka.LeaderNotAvailable)
 		}
@@ -146,6 +147,7 @@ func (c *Client) awaitTopic(ctx context.Context, name string, id stream.TopicID)
 		}
 		return nil
 	})
+	return t, err
 }
 
 // DeleteTopic deletes a topic; a topic that is not there is no error.
@@ -211,10 +213,7 @@ func (c *Client) AddPartitions(ctx context.Context, name string, total int) erro
 
 func (c *Client) awaitPartitions(ctx context.Context, name string, total int) error {
 	return retry(ctx, adminTimeout, func() error {
-		if err := c.awaitTopic(ctx, name, stream.TopicID{}); err != nil {
-			return err
-		}
-		t, err := c.topic(ctx, name, forever)
+		t, err := c.awaitTopic(ctx, name, stream.TopicID{})
 		if err == nil && len(t.Partitions) < total {
 			return kafka.LeaderNotAvailable
 		}

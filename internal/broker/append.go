@@ -20,8 +20,8 @@ type AppendRecord struct {
 // Append writes records as one batch to one partition, acks=all, one try, no
 // Kafka-level compression. It returns the first record's offset. An error does
 // not mean "not written". For delivery topics and the interest log, where a
-// double does no harm. A leader that has moved is looked up again: that try
-// was refused, not lost.
+// double does no harm. A leader that has moved is looked up again for at most
+// appendPatience: those tries were refused, not lost.
 func (c *Client) Append(ctx context.Context, topic string, partition int32, recs []AppendRecord) (base int64, err error) {
 	if len(recs) == 0 {
 		return 0, errors.New("append: no records")
@@ -30,35 +30,49 @@ func (c *Client) Append(ctx context.Context, topic string, partition int32, recs
 	if err != nil {
 		return 0, err
 	}
-	for try := 1; ; try++ {
-		leader, _, err := c.leader(ctx, topic, partition)
-		if err == nil {
-			base, err = c.produce(ctx, leader, topic, partition, batch)
-		}
-		if err == nil {
+	end := time.Now().Add(appendPatience)
+	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
+		base, err := c.appendOnce(ctx, topic, partition, batch)
+		switch {
+		case err == nil:
 			return base, nil
-		}
-		if movedOn(err) {
-			c.forget(topic)
-			if try < 5 && sleep(ctx, time.Duration(try)*20*time.Millisecond) {
-				continue
-			}
-		}
-		if unreached(err) {
-			c.forget(topic)
-		}
-		if isCode(err, kafka.MessageSizeTooLarge, kafka.RecordListTooLarge) {
+		case movedOn(err) && time.Now().Add(pause).Before(end) && sleep(ctx, pause):
+			continue
+		case isCode(err, kafka.MessageSizeTooLarge, kafka.RecordListTooLarge):
 			err = fmt.Errorf("%w: %w", ErrRecordTooLarge, err)
 		}
 		return 0, fmt.Errorf("append to topic %s partition %d: %w", topic, partition, err)
 	}
 }
 
+// appendPatience is how long brokers may take to hear of a topic, a partition or
+// a leader that another one knows of already: milliseconds where all is well,
+// more where disks are slow. In between it is asked again after these pauses.
+const (
+	appendPatience = 5 * time.Second
+	shortestPause  = 20 * time.Millisecond
+	longestPause   = 500 * time.Millisecond
+)
+
+// appendOnce forgets who leads the partition if that turns out to be wrong.
+func (c *Client) appendOnce(ctx context.Context, topic string, partition int32, batch []byte) (base int64, err error) {
+	leader, _, err := c.leader(ctx, topic, partition)
+	if err == nil {
+		base, err = c.produce(ctx, leader, topic, partition, batch)
+	}
+	if movedOn(err) || unreached(err) {
+		c.forget(topic)
+	}
+	return base, err
+}
+
 // movedOn tells whether a write was refused because the leader is another one,
-// or the topic: a broker may be asked while it replaces one by another of its name.
+// or the topic: a broker may be asked while it replaces one by another of its
+// name, or before it has heard of a partition that was added.
 func movedOn(err error) bool {
-	return isCode(err, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition, kafka.BrokerNotAvailable,
-		kafka.UnknownTopicID, kafka.InconsistentTopicID)
+	return errors.Is(err, ErrNoPartition) ||
+		isCode(err, kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.UnknownTopicOrPartition, kafka.BrokerNotAvailable,
+			kafka.UnknownTopicID, kafka.InconsistentTopicID)
 }
 
 func appendBatch(recs []AppendRecord) ([]byte, error) {

@@ -30,21 +30,40 @@ func TestAppendWaitsForATopicThatIsBeingReplaced(t *testing.T) {
 	env := brokertest.Start(t)
 	topic := env.Topic(t, 1)
 	for _, code := range []kafka.Error{kafka.UnknownTopicID, kafka.InconsistentTopicID, kafka.UnknownTopicOrPartition} {
-		env.Kfake.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
-			refused := kmsg.NewPtrProduceResponse()
-			refused.SetVersion(r.GetVersion())
-			one := kmsg.NewProduceResponseTopic()
-			one.Topic = topic
-			part := kmsg.NewProduceResponseTopicPartition()
-			part.ErrorCode, part.BaseOffset = int16(code), -1
-			one.Partitions = append(one.Partitions, part)
-			refused.Topics = append(refused.Topics, one)
-			return refused, nil, true
-		})
+		for range 5 { // a disk that is slow
+			env.Kfake.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+				return refusal(r, topic, code), nil, true
+			})
+		}
 		_, err := env.Client.Append(t.Context(), topic, 0, []broker.AppendRecord{{Value: []byte("x")}})
 		require.NoError(t, err, code)
 	}
 	b, err := env.Client.Bounds(t.Context(), topic, []int32{0})
 	require.NoError(t, err)
 	require.EqualValues(t, 3, b[0].End)
+}
+
+func refusal(r kmsg.Request, topic string, code kafka.Error) kmsg.Response {
+	refused := kmsg.NewPtrProduceResponse()
+	refused.SetVersion(r.GetVersion())
+	one := kmsg.NewProduceResponseTopic()
+	one.Topic = topic
+	part := kmsg.NewProduceResponseTopicPartition()
+	part.ErrorCode, part.BaseOffset = int16(code), -1
+	one.Partitions = append(one.Partitions, part)
+	refused.Topics = append(refused.Topics, one)
+	return refused
+}
+
+// A partition that was added is no mistake of the caller's where the broker that
+// is asked has not heard of it.
+func TestAppendWaitsForAPartitionThatWasAdded(t *testing.T) {
+	env := brokertest.Start(t)
+	topic := env.Topic(t, 1)
+	old, err := kmsg.NewPtrMetadataRequest().RequestWith(ctxOf(t), franz(t, env))
+	require.NoError(t, err)
+	require.NoError(t, env.Client.AddPartitions(ctxOf(t), topic, 2))
+	lag(env, old, 5)
+	_, err = brokertest.Dial(t, env.Addrs...).Append(t.Context(), topic, 1, []broker.AppendRecord{{Value: []byte("x")}})
+	require.NoError(t, err)
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -71,6 +73,19 @@ func (s *lines) know(brokers map[int32]string) {
 	for _, old := range s.learn(brokers, time.Now()) {
 		_ = old.Close()
 	}
+}
+
+// some returns n brokers at random, each as often as any other; those that are
+// known again and again where they are fewer, and anyBroker where none is.
+func (s *lines) some(n int) []int32 {
+	s.mu.Lock()
+	ids := slices.Collect(maps.Keys(s.addrs))
+	s.mu.Unlock()
+	if len(ids) == 0 {
+		ids = []int32{anyBroker}
+	}
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	return slices.Repeat(ids, (n+len(ids)-1)/len(ids))[:n]
 }
 
 // learn returns what is to be closed.

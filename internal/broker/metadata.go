@@ -31,11 +31,16 @@ type Partition struct {
 	ISR      int
 }
 
-// Topics returns the topics of these names that exist, or all with no names.
+// Topics returns the topics of these names that exist, or all that one broker
+// knows of with no names.
 func (c *Client) Topics(ctx context.Context, names ...string) ([]Topic, error) {
+	ask := c.lookUp
+	if len(names) == 0 {
+		ask = c.metadata
+	}
 	var out []Topic
 	err := retry(ctx, 5*time.Second, func() error {
-		answers, err := c.metadata(ctx, names)
+		answers, err := ask(ctx, names)
 		if err != nil {
 			return err
 		}
@@ -63,10 +68,58 @@ type topicAnswer struct {
 	err error
 }
 
+// opinions is how many answers it takes to believe that there is no such topic:
+// brokers learn of topics one after the other, and one that has just started
+// knows none. opinionTimeout bounds each of those that are asked of others.
+const (
+	opinions       = 4
+	opinionTimeout = time.Second
+	opinionPause   = 40 * time.Millisecond
+)
+
+// lookUp asks for topics by their names. What one broker does not know is asked
+// of others, as kafka-go asks the same one again and again.
+func (c *Client) lookUp(ctx context.Context, names []string) ([]topicAnswer, error) {
+	answers, err := c.metadata(ctx, names)
+	for _, other := range c.lines.some(opinions - 1) {
+		unknown := unknownNames(answers)
+		if err != nil || len(unknown) == 0 {
+			break
+		}
+		if !sleep(ctx, opinionPause) {
+			return nil, ctx.Err()
+		}
+		var more []topicAnswer
+		if more, err = c.metadataOf(ctx, other, opinionTimeout, unknown); err != nil {
+			more, err = c.metadata(ctx, unknown) // that one is away
+		}
+		answers = slices.DeleteFunc(answers, topicAnswer.unknown)
+		answers = append(answers, more...)
+	}
+	return answers, err
+}
+
+func (t topicAnswer) unknown() bool { return isCode(t.err, kafka.UnknownTopicOrPartition) }
+
+func unknownNames(answers []topicAnswer) (names []string) {
+	for _, t := range answers {
+		if t.unknown() {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
 // metadata asks any broker. Nil names mean all topics, empty ones none.
 func (c *Client) metadata(ctx context.Context, names []string) ([]topicAnswer, error) {
+	return c.metadataOf(ctx, anyBroker, lookupTimeout, names)
+}
+
+// metadataOf asks one broker. It may not know yet, or show a topic that was
+// deleted before.
+func (c *Client) metadataOf(ctx context.Context, to int32, slack time.Duration, names []string) ([]topicAnswer, error) {
 	a, err := c.ask(ctx, request{
-		key: keyMetadata, version: 10, flexible: true, to: anyBroker, again: true, slack: lookupTimeout,
+		key: keyMetadata, version: 10, flexible: true, to: to, again: true, slack: slack,
 		body: func(f *frame) {
 			if names == nil {
 				f.uvarint(0)
@@ -225,32 +278,23 @@ func (c *Client) topicSince(ctx context.Context, name string, since time.Time) (
 	return t, nil
 }
 
-// askTopic asks for one topic. A broker that has only just started may not
-// know every topic, so "unknown" counts only when it is said three times.
+// askTopic asks for one topic.
 func (c *Client) askTopic(ctx context.Context, name string) (Topic, error) {
-	for try := 1; ; try++ {
-		answers, err := c.metadata(ctx, []string{name})
-		if err != nil {
-			return Topic{}, fmt.Errorf("ask for topic %s: %w", name, err)
-		}
-		if len(answers) != 1 {
-			return Topic{}, fmt.Errorf("ask for topic %s: %w", name, errShort)
-		}
-		t := answers[0]
-		switch {
-		case t.err == nil, isCode(t.err, kafka.LeaderNotAvailable) && len(t.Partitions) > 0:
-			return t.Topic, nil
-		case isCode(t.err, kafka.InvalidTopic):
-			return Topic{}, fmt.Errorf("topic %q: %w", name, stream.ErrUnknownTopic)
-		case !isCode(t.err, kafka.UnknownTopicOrPartition):
-			return Topic{}, fmt.Errorf("ask for topic %s: %w", name, t.err)
-		case try == 3:
-			return Topic{}, fmt.Errorf("topic %q: %w", name, stream.ErrUnknownTopic)
-		}
-		if !sleep(ctx, 40*time.Millisecond) {
-			return Topic{}, ctx.Err()
-		}
+	answers, err := c.lookUp(ctx, []string{name})
+	if err == nil && len(answers) != 1 {
+		err = errShort
 	}
+	if err != nil {
+		return Topic{}, fmt.Errorf("ask for topic %s: %w", name, err)
+	}
+	t := answers[0]
+	switch {
+	case t.err == nil, isCode(t.err, kafka.LeaderNotAvailable) && len(t.Partitions) > 0:
+		return t.Topic, nil
+	case t.unknown(), isCode(t.err, kafka.InvalidTopic):
+		return Topic{}, fmt.Errorf("topic %q: %w", name, stream.ErrUnknownTopic)
+	}
+	return Topic{}, fmt.Errorf("ask for topic %s: %w", name, t.err)
 }
 
 // forget marks what is cached of a topic as wrong.

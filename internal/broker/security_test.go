@@ -60,7 +60,7 @@ func TestTLSAndSASL(t *testing.T) {
 				return
 			}
 			require.NoError(t, c.Ping(ctx))
-			_, err = c.CreateTopic(ctx, TopicSpec{Name: "t", Partitions: 1, Replicas: 1})
+			_, _, err = c.CreateTopic(ctx, TopicSpec{Name: "t", Partitions: 1, Replicas: 1})
 			require.NoError(t, err)
 			base, err := c.Append(ctx, "t", 0, []AppendRecord{{Value: []byte("v")}})
 			require.NoError(t, err)

@@ -115,7 +115,7 @@ func (e *Env) Create(t testing.TB, name string, partitions int, config ...string
 	for i := 0; i+1 < len(config); i += 2 {
 		spec.Config[config[i]] = config[i+1]
 	}
-	if created, err := e.Client.CreateTopic(ctx, spec); err != nil || !created {
+	if _, created, err := e.Client.CreateTopic(ctx, spec); err != nil || !created {
 		t.Fatalf("create topic %s: created %v, %v", name, created, err)
 	}
 }

@@ -33,7 +33,7 @@ func (c *cluster) create(name string, partitions int) broker.Topic {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
-	_, err := c.client.CreateTopic(ctx, broker.TopicSpec{Name: name, Partitions: partitions, Replicas: 1})
+	_, _, err := c.client.CreateTopic(ctx, broker.TopicSpec{Name: name, Partitions: partitions, Replicas: 1})
 	require.NoError(c.t, err)
 	topics, err := c.client.Topics(ctx, name)
 	require.NoError(c.t, err)

@@ -46,16 +46,10 @@ func Ensure(ctx context.Context, c *broker.Client, replicas int) (stream.TopicID
 		return stream.TopicID{}, err
 	}
 	if !ok {
-		if _, err := c.CreateTopic(ctx, broker.TopicSpec{
+		if t, _, err = c.CreateTopic(ctx, broker.TopicSpec{
 			Name: interest.Topic, Partitions: 1, Replicas: replicas, Config: topicConfig,
 		}); err != nil {
 			return stream.TopicID{}, fmt.Errorf("create interest topic %s: %w", interest.Topic, err)
-		}
-		if t, ok, err = lookup(ctx, c); err != nil {
-			return stream.TopicID{}, err
-		}
-		if !ok {
-			return stream.TopicID{}, fmt.Errorf("interest topic %s vanished after it was made: %w", interest.Topic, stream.ErrUnknownTopic)
 		}
 	}
 	// Also what was just made is checked: another process may have been first.

@@ -48,7 +48,7 @@ const (
 // does no harm.
 func Setup(ctx context.Context, client *broker.Client, registry *schemas.Registry) error {
 	for _, name := range Topics() {
-		_, err := client.CreateTopic(ctx, broker.TopicSpec{
+		_, _, err := client.CreateTopic(ctx, broker.TopicSpec{
 			Name:       name,
 			Partitions: 1,
 			Config: map[string]string{
