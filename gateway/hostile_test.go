@@ -450,7 +450,7 @@ func TestManySubscriptionsAndLookupsEndWithTheirSession(t *testing.T) {
 	}
 	c.sync()
 	_ = c.ws.Close()
-	require.Eventually(t, func() bool { return r.feed.holds() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.feed.holds() == 0 }, 30*time.Second, time.Millisecond)
 }
 
 func TestKeysOfAConnectionAreBounded(t *testing.T) {

@@ -285,7 +285,7 @@ func TestRegistryAway(t *testing.T) {
 	b.registry.set(false)
 	require.Eventually(t, func() bool {
 		return b.events("quotes", `{"value":{"bid":1,"bid_size":1}}`).status == 200
-	}, 10*time.Second, 50*time.Millisecond)
+	}, 30*time.Second, 50*time.Millisecond)
 	b.registry.set(true)
 	require.Equal(t, 200, b.events("quotes", `{"value":{"bid":1,"bid_size":1}}`).status, "a known schema goes on")
 }
@@ -295,7 +295,7 @@ func TestANewVersionIsTakenUp(t *testing.T) {
 	require.Equal(t, 200, b.events("quotes", `{"value":{"bid":1,"bid_size":1}}`).status)
 	b.registry.register("kafka.quotes-value", strings.Replace(quoteSchema, `{"name":"bid"`, `{"name":"venue","type":"string"},{"name":"bid"`, 1))
 	body := `{"value":{"bid":1,"bid_size":1,"venue":"X"}}`
-	require.Eventually(t, func() bool { return b.events("quotes", body).status == 200 }, 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return b.events("quotes", body).status == 200 }, 30*time.Second, 50*time.Millisecond)
 	require.JSONEq(t, `{"bid":1,"bid_size":1,"venue":"X","note":null}`, b.decoded(1))
 }
 
@@ -343,7 +343,7 @@ func TestFullBuffer(t *testing.T) {
 	}
 	require.Equal(t, ok, len(b.producer.all()))
 	require.NotZero(t, ok)
-	require.Eventually(t, func() bool { return b.s.budget.held.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.s.budget.held.Load() == 0 }, 30*time.Second, time.Millisecond)
 }
 
 func TestDrain(t *testing.T) {
@@ -351,9 +351,9 @@ func TestDrain(t *testing.T) {
 	b.producer.hold = make(chan struct{})
 	got := make(chan answer, 1)
 	go func() { got <- b.events("json", `{"value":1}`) }()
-	require.Eventually(t, func() bool { b.producer.mu.Lock(); defer b.producer.mu.Unlock(); return b.producer.calls == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { b.producer.mu.Lock(); defer b.producer.mu.Unlock(); return b.producer.calls == 1 }, 30*time.Second, time.Millisecond)
 	b.stop()
-	require.Eventually(t, func() bool { return !b.s.gate.isOpen() }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !b.s.gate.isOpen() }, 30*time.Second, time.Millisecond)
 	a := b.events("json", `{"value":2}`)
 	require.Equal(t, 503, a.status)
 	require.Equal(t, codeUnavailable, a.body.Code)

@@ -237,7 +237,7 @@ func (b *bench) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop, b.done = cancel, make(chan error, 1)
 	go func() { b.done <- b.s.Run(ctx) }()
-	require.Eventually(b.t, b.s.gate.isOpen, 5*time.Second, time.Millisecond)
+	require.Eventually(b.t, b.s.gate.isOpen, 30*time.Second, time.Millisecond)
 	b.t.Cleanup(cancel)
 }
 

@@ -130,13 +130,13 @@ func TestStreamedLinesAreWrittenAsTheyCome(t *testing.T) {
 	for i := range 3 {
 		_, err := fmt.Fprintf(w, `{"value":%d}`+"\n", i)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return len(b.producer.all()) == i+1 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(b.producer.all()) == i+1 }, 30*time.Second, time.Millisecond)
 	}
 	_, err := io.WriteString(w, `{"value":`)
 	require.NoError(t, err)
 	_ = w.CloseWithError(io.ErrClosedPipe) // the sender breaks off within a line
 	<-got
-	require.Eventually(t, func() bool { return b.s.budget.held.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.s.budget.held.Load() == 0 }, 30*time.Second, time.Millisecond)
 	require.Len(t, b.producer.all(), 3)
 }
 
@@ -173,7 +173,7 @@ func TestKafkasPaceIsTheSenders(t *testing.T) {
 		_ = w.Close()
 		wrote <- n
 	}()
-	require.Eventually(t, func() bool { return b.s.budget.held.Load() > streamBuffer }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.s.budget.held.Load() > streamBuffer }, 30*time.Second, time.Millisecond)
 	require.Less(t, b.s.budget.held.Load(), int64(1<<20), "16 MB wait, not here")
 	select {
 	case n := <-wrote:
@@ -192,7 +192,7 @@ func TestTheEndOfTheProcessEndsAStream(t *testing.T) {
 	w, got := b.feeder("json")
 	_, err := io.WriteString(w, `{"value":1}`+"\n")
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(b.producer.all()) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(b.producer.all()) == 1 }, 30*time.Second, time.Millisecond)
 	b.stop()
 	a := <-got
 	require.Equal(t, 503, a.status, a.text)

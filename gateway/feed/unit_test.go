@@ -563,7 +563,7 @@ func TestReplayOutlivesErrors(t *testing.T) {
 		got, _ := r.read(0, 100, newFilter(nil))
 		done <- got
 	}()
-	require.Eventually(t, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.fetches > 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.fetches > 1 }, 30*time.Second, time.Millisecond)
 	l.mu.Lock()
 	l.err = nil
 	l.mu.Unlock()
