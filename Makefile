@@ -10,6 +10,9 @@ TESTFLAGS ?=
 BENCHFLAGS ?=
 SCALEFLAGS ?=
 COMPOSE ?= docker compose
+# What go test -json writes, for people: the last lines are the assertions that failed.
+SUM := $(GO) run ./internal/testsum
+SHOW := $(SUM) -all-but '^ *=== '
 
 .PHONY: prove prove-sim prove-processes prove-controls soak recovery autobahn prove-clients help run build test check lint fuzz bench bench-peers bench-compare bench-scale bench-docs bench-micro loadtest docker up down test-stack clean
 
@@ -23,10 +26,10 @@ build: ## bin/tapecast
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapecast ./cmd/tapecast
 
 test: check ## everything: unit, race, conformance on kfake and Apache Kafka, whole pipeline, clients of other languages
-	cd bench && $(GO) test -timeout 10m ./...
+	(cd bench && $(GO) test -json -timeout 10m ./...) | $(SUM)
 	@report=$$(mktemp); trap 'rm -f $$report' EXIT; \
 	export TAPECAST_TEST_REPORT=$$report; \
-	$(GO) test -json -race -timeout 30m $(TESTFLAGS) ./... | $(GO) run ./internal/testsum
+	$(GO) test -json -race -timeout 30m $(TESTFLAGS) ./... | $(SUM)
 
 check: ## formatting, vet, tidy modules
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "not gofmt-ed: $$bad"; exit 1; fi
@@ -70,23 +73,25 @@ prove: prove-sim prove-processes ## the proof of a commit: SEEDS simulated histo
 
 prove-processes: ## its second part alone: processes on three Apache Kafka brokers, topics that change, a log that is cut
 	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=$(PROVE_FOR) TAPECAST_TEST_PROVE_DELIVERIES=$(PROVE_DELIVERIES) \
-	  $(GO) test -count 1 -timeout $(PROVE_TIMEOUT) -run '^TestProve$$' -v ./internal/e2e | grep -vE '^ *=== '
-	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout $(PROVE_TIMEOUT) -run '^(TestTopicsChange|TestACutLogIsTold)$$' -v ./internal/e2e | grep -vE '^ *=== '
+	  $(GO) test -count 1 -timeout $(PROVE_TIMEOUT) -run '^TestProve$$' -json ./internal/e2e | $(SHOW)
+	TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout $(PROVE_TIMEOUT) -run '^(TestTopicsChange|TestACutLogIsTold)$$' -json ./internal/e2e | $(SHOW)
 
 prove-sim: ## its first part alone: SEEDS histories of the model and of the simulation, LANES over TCP (about a minute and a half)
-	TAPECAST_MODEL_SEEDS=$(SEEDS) TAPECAST_MODEL_FIRST=$(FIRST) $(GO) test -count 1 -run '^TestModel$$' -v ./internal/coverage | grep -vE '^ *=== '
-	TAPECAST_TEST_SIM_SEEDS=$(SEEDS) TAPECAST_TEST_SIM_FIRST=$(FIRST) $(GO) test -count 1 -timeout 30m -run 'TestSimulation|TestKeptSeeds' -v ./internal/sim | grep -vE '^ *(=== |--- PASS)'
-	TAPECAST_TEST_LANES_SEEDS=$(LANES) TAPECAST_TEST_LANES_FIRST=$(FIRST) TAPECAST_TEST_LANES_STEPS=300 $(GO) test -count 1 -timeout 30m -run '^TestLanesAgainstAModel$$' -v ./gateway | grep -vE '^ *(=== |--- PASS)'
+	TAPECAST_MODEL_SEEDS=$(SEEDS) TAPECAST_MODEL_FIRST=$(FIRST) $(GO) test -count 1 -run '^TestModel$$' -json ./internal/coverage | $(SHOW)
+	TAPECAST_TEST_SIM_SEEDS=$(SEEDS) TAPECAST_TEST_SIM_FIRST=$(FIRST) $(GO) test -count 1 -timeout 30m -run 'TestSimulation|TestKeptSeeds' -json ./internal/sim | $(SUM) -all-but '^ *(=== |--- PASS)'
+	TAPECAST_TEST_LANES_SEEDS=$(LANES) TAPECAST_TEST_LANES_FIRST=$(FIRST) TAPECAST_TEST_LANES_STEPS=300 $(GO) test -count 1 -timeout 30m -run '^TestLanesAgainstAModel$$' -json ./gateway | $(SUM) -all-but '^ *(=== |--- PASS)'
 
 # How many there are at least: a test that was renamed runs nothing, and go test is content with that.
 CONTROLS = 39
 prove-controls: ## the proof's own proof: each known-bad behaviour has to turn it red
 	@out=$$(mktemp); trap 'rm -f $$out $$out.*' EXIT; status=0; \
-	$(GO) test -count 1 -tags provebad -timeout 20m -run '^TestControls$$' -v ./internal/sim >$$out 2>&1 || status=1; \
-	$(GO) test -count 1 -tags provebad -timeout 20m -run '^TestLaneControls$$' -v ./gateway >>$$out 2>&1 || status=1; \
-	$(GO) test -count 1 -timeout 20m -run '^TestAMeddlingProxyIsNoticed$$' -v ./internal/e2e >>$$out 2>&1 || status=1; \
-	$(GO) test -count 1 -timeout 20m -run '^TestEachRuleTakenBackTurnsTheModelRed$$' -v ./internal/coverage >>$$out 2>&1 || status=1; \
-	sed -nE 's|^ +--- PASS: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 red|p; s|^ +--- FAIL: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 GREEN|p' $$out >$$out.rules; \
+	{ bad=0; \
+	  $(GO) test -count 1 -tags provebad -timeout 20m -run '^TestControls$$' -json ./internal/sim || bad=1; \
+	  $(GO) test -count 1 -tags provebad -timeout 20m -run '^TestLaneControls$$' -json ./gateway || bad=1; \
+	  $(GO) test -count 1 -timeout 20m -run '^TestAMeddlingProxyIsNoticed$$' -json ./internal/e2e || bad=1; \
+	  $(GO) test -count 1 -timeout 20m -run '^TestEachRuleTakenBackTurnsTheModelRed$$' -json ./internal/coverage || bad=1; \
+	  exit $$bad; } 2>&1 | $(SHOW) >$$out 2>&1 || status=1; \
+	sed -nE 's|^ *--- PASS: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 red|p; s|^ *--- FAIL: TestEachRuleTakenBackTurnsTheModelRed/(.*) \(.*|control  \1 GREEN|p' $$out >$$out.rules; \
 	grep -h '^control ' $$out $$out.rules | tee $$out.red || true; \
 	red=$$(grep -cE ' red( |$$)' $$out.red) || true; \
 	if [ $$status != 0 ]; then cat $$out; fi; \
@@ -98,10 +103,10 @@ soak: ## simulation and faults for SOAK, with seeds that nobody has seen
 	while [ $$(date +%s) -lt $$end ]; do TAPECAST_TEST_SIM_LONG=1 $(MAKE) prove FIRST=$$(date +%s) SEEDS=1000 PROVE_FOR=10m PROVE_DELIVERIES=0 || exit 1; done
 
 recovery: ## how long feeds pause, as a table (docs/RELIABILITY.md)
-	TAPECAST_TEST_STORM=$${TAPECAST_TEST_STORM:-10000} TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^TestRecoveryTimes$$' -v ./internal/e2e | grep -E '^\||^(ok|FAIL|---)'
+	TAPECAST_TEST_STORM=$${TAPECAST_TEST_STORM:-10000} TAPECAST_TEST_REQUIRE_KAFKA=1 TAPECAST_TEST_PROVE=1m $(GO) test -count 1 -timeout 30m -run '^TestRecoveryTimes$$' -json ./internal/e2e | $(SHOW)
 
 autobahn: ## WebSocket conformance: Autobahn cases 1 to 7 and 10
-	TAPECAST_TEST_REQUIRE_PYTHON=1 $(GO) test -count 1 -run '^TestAutobahn$$' -v ./gateway
+	TAPECAST_TEST_REQUIRE_PYTHON=1 $(GO) test -count 1 -run '^TestAutobahn$$' -json ./gateway | $(SHOW)
 
 loadtest: build ## the verifier against a running `make run`
 	bin/tapecast loadtest
@@ -116,11 +121,11 @@ down: ## stop the local stack; its data stays
 	$(COMPOSE) down
 
 test-stack: ## the tour of docs/QUICKSTART.md on a stack of its own, from nothing (Docker, about 7 minutes)
-	TAPECAST_TEST_STACK=1 $(GO) test -count=1 -v -timeout 40m -run TestTour ./internal/stacktest
+	TAPECAST_TEST_STACK=1 $(GO) test -count=1 -json -timeout 40m -run TestTour ./internal/stacktest | $(SHOW)
 
 prove-clients: ## both clients against a gateway killed and restarted 100 times under load (needs node; ON=kafka: on Apache Kafka)
 	TAPECAST_TEST_REQUIRE_NODE=1 TAPECAST_TEST_RESTARTS=$${RESTARTS:-100} TAPECAST_TEST_CLIENTS_ON=$${ON:-kfake} TAPECAST_TEST_REQUIRE_KAFKA=1 \
-	  $(GO) test -count 1 -v -timeout 120m -run '^TestClientsOfAGatewayThatIsKilled$$' ./internal/e2e
+	  $(GO) test -count 1 -json -timeout 120m -run '^TestClientsOfAGatewayThatIsKilled$$' ./internal/e2e | $(SHOW)
 
 clean:
 	rm -rf bin tapecast-data
