@@ -205,11 +205,11 @@ func (c *conversation) servePartition(b *block, s *subscription, cur *cursor, no
 			return true, false
 		}
 		next, time := cur.next, cur.time
-		ok, full := c.emit(b, s, cur, e, "")
+		frame, ok, full := c.emit(b, s, cur, e, "")
 		if full || !ok {
 			return ok, full
 		}
-		c.note(b, s, cur, e, next, time)
+		c.note(b, s, frame, next, time)
 		if !chunk.Replayed && e.Accepted > b.newest {
 			b.newest = e.Accepted
 		}
@@ -259,21 +259,22 @@ func (c *conversation) restart(b *block, s *subscription) {
 	}
 }
 
-// emit writes one event, or what stands for it. ok=false: not now; full: not into this block.
-func (c *conversation) emit(b *block, s *subscription, cur *cursor, e *feed.Event, mark string) (ok, full bool) {
+// emit writes one event, or what stands for it. ok=false: not now; full: not into
+// this block. frame is the event's as it is on the tape, nil if it has none.
+func (c *conversation) emit(b *block, s *subscription, cur *cursor, e *feed.Event, mark string) (frame []byte, ok, full bool) {
 	frame, err := c.frame(s, e)
 	if err != nil {
 		var poison *schemas.PoisonError
 		if !errors.As(err, &poison) {
 			cur.ready = false // a wake comes when the schema may be there
-			return false, false
+			return nil, false, false
 		}
 		c.addGap(b, s, cur, gap{cur.partition, e.Offset, e.Offset + 1, protocol.CausePoison})
 		cur.next = max(cur.next, e.Offset+1)
-		return true, false
+		return nil, true, false
 	}
 	if b.full(len(frame) + maxFrame) {
-		return false, true
+		return nil, false, true
 	}
 	c.flushGap(b, s)
 	b.grab()
@@ -289,17 +290,19 @@ func (c *conversation) emit(b *block, s *subscription, cur *cursor, e *feed.Even
 	if !s.live {
 		s.replayed++
 	}
-	return true, false
+	return frame, true, false
 }
 
-// note has the block remember an event that can be taken back.
-func (c *conversation) note(b *block, s *subscription, cur *cursor, e *feed.Event, next, time int64) {
-	if _, plain := c.wire.(textWire); !plain || cur.next != e.Offset+1 {
+// note has the block remember an event that can be taken back: one with a frame
+// that left as it is on the tape.
+func (c *conversation) note(b *block, s *subscription, frame []byte, next, time int64) {
+	switch c.wire.(type) {
+	case textWire:
+		if frame != nil {
+			b.note(frame, s, s.turn, next, time)
+		}
+	default:
 		b.settled++
-		return
-	}
-	if frame, err := c.frame(s, e); err == nil { // it was made a moment ago
-		b.note(frame, s, s.turn, next, time)
 	}
 }
 

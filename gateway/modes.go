@@ -13,7 +13,7 @@ func (c *conversation) serveSnapshot(b *block, s *subscription) (progress, full 
 	for len(shot.events) > 0 {
 		e, cur := shot.events[0], s.find(shot.parts[0])
 		// The cursor already stands at S, beyond the event.
-		ok, full := c.emit(b, s, cur, e, "snapshot")
+		_, ok, full := c.emit(b, s, cur, e, "snapshot")
 		if full || !ok {
 			return false, full
 		}
@@ -116,7 +116,7 @@ func (c *conversation) sendFresh(b *block, s *subscription, cur *cursor, mark st
 	f := cur.fresh
 	for len(f.sending) > 0 {
 		e := f.sending[0]
-		ok, full := c.emit(b, s, cur, e, mark)
+		_, ok, full := c.emit(b, s, cur, e, mark)
 		if full || !ok {
 			return false, full
 		}
