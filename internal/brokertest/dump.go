@@ -71,13 +71,10 @@ func DumpTopic(ctx context.Context, addrs []string, topic string) (*Dump, error)
 		return nil, err
 	}
 	d, err := readDump(bufio.NewReaderSize(out, 1<<16))
-	if err != nil {
-		cancel()
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		cancel() // it writes what nobody reads; one that ends has to say why yet
 	}
-	if werr := cmd.Wait(); werr != nil && err == nil {
-		err = werr
-	}
-	if err != nil {
+	if err = errors.Join(err, cmd.Wait()); err != nil {
 		return nil, fmt.Errorf("dump of %s by Kafka's consumer: %w\n%s", topic, err, tail(stderr.String(), 20))
 	}
 	return d, nil
