@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,13 +25,14 @@ type Cluster struct {
 
 // node is one broker, over all its lives.
 type node struct {
-	dir     string
-	addr    string
-	via     string // what clients of the listener at behind are told: a proxy's address
-	behind  string
-	libs    string
-	remove  string   // to be deleted when the process ends
-	process *process // nil = dead
+	dir        string
+	addr       string
+	via        string // what clients of the listener at behind are told: a proxy's address
+	behind     string
+	controller string // where its half that is a controller listens
+	libs       string
+	remove     string   // to be deleted when the process ends
+	process    *process // nil = dead
 }
 
 // Addrs returns the brokers' addresses.
@@ -120,13 +120,20 @@ func startCluster(dir string, n int, lasting bool) (*Cluster, error) {
 
 func tryCluster(dir, libs string, n int, lasting bool) (*Cluster, error) {
 	c := &Cluster{dir: dir}
-	ports, err := freePorts(4 * n)
-	if err != nil {
-		return c, err
-	}
 	var voters []string
 	for i := range n {
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[4*i+1]))
+		nd := &node{dir: filepath.Join(dir, fmt.Sprintf("broker-%d", i+1)), libs: libs}
+		for _, addr := range []*string{&nd.addr, &nd.controller, &nd.behind, &nd.via} {
+			var err error
+			if *addr, err = FreeAddr(); err != nil {
+				return c, err
+			}
+		}
+		if lasting {
+			nd.remove = filepath.Dir(dir)
+		}
+		c.nodes = append(c.nodes, nd)
+		voters = append(voters, fmt.Sprintf("%d@%s", i+1, nd.controller))
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
@@ -134,17 +141,11 @@ func tryCluster(dir, libs string, n int, lasting bool) (*Cluster, error) {
 	if strings.HasPrefix(cluster, "-") {
 		cluster = "A" + cluster[1:] // would look like an option
 	}
-	for i := range n {
-		nd := &node{dir: filepath.Join(dir, fmt.Sprintf("broker-%d", i+1)), addr: fmt.Sprintf("127.0.0.1:%d", ports[4*i]), libs: libs,
-			behind: fmt.Sprintf("127.0.0.1:%d", ports[4*i+2]), via: fmt.Sprintf("127.0.0.1:%d", ports[4*i+3])}
-		if lasting {
-			nd.remove = filepath.Dir(dir)
-		}
-		c.nodes = append(c.nodes, nd)
+	for i, nd := range c.nodes {
 		if err := os.MkdirAll(nd.dir, 0o750); err != nil {
 			return c, err
 		}
-		if err := os.WriteFile(nd.file("server.properties"), properties(nd, i+1, n, ports[4*i+1], voters), 0o600); err != nil {
+		if err := os.WriteFile(nd.file("server.properties"), properties(nd, i+1, n, voters), 0o600); err != nil {
 			return c, err
 		}
 		out, err := exec.Command("java", nd.java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", nd.file("server.properties"))...).CombinedOutput() //nolint:noctx,gosec // ends by itself; our own arguments
@@ -196,7 +197,7 @@ func (n *node) kill() {
 
 // properties configures a broker that is also a controller, for tests: quick
 // to notice a dead peer, quick to clean, frugal with memory.
-func properties(n *node, id, count, controllerPort int, voters []string) []byte {
+func properties(n *node, id, count int, voters []string) []byte {
 	replicas, minISR := 1, 1
 	if count >= 3 {
 		replicas, minISR = 3, 2
@@ -204,7 +205,7 @@ func properties(n *node, id, count, controllerPort int, voters []string) []byte 
 	return fmt.Appendf(nil, `process.roles=broker,controller
 node.id=%[1]d
 controller.quorum.voters=%[2]s
-listeners=PLAINTEXT://%[3]s,PROXIED://%[8]s,CONTROLLER://127.0.0.1:%[4]d
+listeners=PLAINTEXT://%[3]s,PROXIED://%[8]s,CONTROLLER://%[4]s
 advertised.listeners=PLAINTEXT://%[3]s,PROXIED://%[9]s
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
@@ -234,22 +235,7 @@ controlled.shutdown.enable=false
 num.network.threads=2
 num.io.threads=4
 background.threads=4
-`, id, strings.Join(voters, ","), n.addr, controllerPort, n.file("data"), replicas, minISR, n.behind, n.via)
-}
-
-// freePorts returns ports of loopback that nobody listens on now.
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range n {
-		ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			return nil, err
-		}
-		defer ln.Close() //nolint:errcheck // held until all are picked
-		addr, _ := ln.Addr().(*net.TCPAddr)
-		out = append(out, addr.Port)
-	}
-	return out, nil
+`, id, strings.Join(voters, ","), n.addr, n.controller, n.file("data"), replicas, minISR, n.behind, n.via)
 }
 
 // brokers returns how many brokers the cluster's metadata shows.

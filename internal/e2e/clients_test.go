@@ -232,14 +232,19 @@ func (e *ends) judge(t *testing.T, ctx context.Context) {
 			total += len(m)
 		}
 		l.await(t, ctx, func() bool { return l.events >= total })
-		l.mu.Lock()
-		for p, m := range want {
-			require.True(t, maps.Equal(m, l.at[p]), "%s, partition %d: other events than were written", l.name, p)
-		}
-		require.Equal(t, total, l.events, l.name)
-		require.Empty(t, l.wrong, l.name)
-		l.mu.Unlock()
+		l.judge(t, want, total)
 	}
+}
+
+// judge compares the events one by one with those that were written for it.
+func (l *ledger) judge(t *testing.T, want map[int32]map[int64]int64, total int) {
+	l.mu.Lock()
+	defer l.mu.Unlock() // at a failure too: the client ends only once it may write here
+	for p, m := range want {
+		require.True(t, maps.Equal(m, l.at[p]), "%s, partition %d: other events than were written", l.name, p)
+	}
+	require.Equal(t, total, l.events, l.name)
+	require.Empty(t, l.wrong, l.name)
 }
 
 // compare holds what was acknowledged against what Kafka's own consumer reads.

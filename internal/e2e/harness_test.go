@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,8 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tapecast/tapecast/internal/brokertest"
 	"github.com/tapecast/tapecast/schemas/registry"
 )
 
@@ -45,13 +46,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// freeAddr is a loopback address that nobody listens on.
+// freeAddr is a loopback address that nobody listens on, and nobody else gets.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := brokertest.FreeAddr()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // output keeps the last of what a process wrote.
@@ -64,7 +64,7 @@ func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.buf.Len() > 256<<10 {
-		o.buf.Reset()
+		o.buf.Next(o.buf.Len() - 128<<10)
 	}
 	return o.buf.Write(p)
 }
@@ -123,7 +123,7 @@ func (p *proc) stop(s syscall.Signal) {
 	select {
 	case <-p.done:
 	case <-time.After(30 * time.Second):
-		p.t.Errorf("%s does not end on %s", p.name, s)
+		assert.Fail(p.t, p.name+" does not end", "on %s, in 30 s", s)
 		p.signal(syscall.SIGKILL)
 		<-p.done
 	}

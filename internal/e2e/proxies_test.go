@@ -15,6 +15,7 @@ import (
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,9 +58,7 @@ func (p *proxies) start(i int) error {
 func (p *proxies) poison(i int, kind, way string, attributes string) (heal func()) {
 	_, err := p.all[i].Toxics.AddToxicJson(strings.NewReader(
 		fmt.Sprintf(`{"name":"t","type":%q,"stream":%q,"toxicity":1,"attributes":{%s}}`, kind, way, attributes)))
-	if err != nil {
-		p.t.Errorf("toxic %s: %v", kind, err)
-	}
+	assert.NoError(p.t, err, "toxic %s", kind)
 	return func() { p.cut(i) }
 }
 
@@ -73,9 +72,7 @@ func (p *proxies) cut(i int) {
 	for end := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); err = p.start(i) {
 		time.Sleep(20 * time.Millisecond)
 	}
-	if err != nil {
-		p.t.Errorf("proxy %d: %v", i, err)
-	}
+	assert.NoError(p.t, err, "proxy %d", i)
 }
 
 // TestProxiesHealUnderTraffic poisons and heals a proxy again and again while
