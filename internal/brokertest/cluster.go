@@ -16,6 +16,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// patience bounds waits for brokers: it is for what hangs, not for a slow machine.
+const patience = 3 * time.Minute
+
 // Cluster is an Apache Kafka of one or more brokers, each a Java process. Not
 // safe for concurrent use.
 type Cluster struct {
@@ -85,7 +88,7 @@ func (c *Cluster) Restart(i int) error {
 			addrs = append(addrs, n.addr)
 		}
 	}
-	return await(addrs, time.Minute)
+	return await(addrs, patience)
 }
 
 // Close kills all brokers and deletes their data.
@@ -158,7 +161,7 @@ func tryCluster(dir, libs string, n int, lasting bool) (*Cluster, error) {
 			return c, err
 		}
 	}
-	if err := await(c.Addrs(), 2*time.Minute); err != nil {
+	if err := await(c.Addrs(), patience); err != nil {
 		log, _ := os.ReadFile(c.nodes[0].file("log"))
 		return c, fmt.Errorf("%w\n%s", err, tail(string(log), 30))
 	}

@@ -49,11 +49,11 @@ func survive(t *testing.T, env *brokertest.Env) {
 	topic := brokertest.Name(t, "survivors")
 	bin, err := binary()
 	require.NoError(t, err)
-	run(t, time.Minute, bin, "topics", "create", topic, "--partitions", "2", "--replicas", "1", "--schema", "../../schemas/price.avsc",
+	run(t, bin, "topics", "create", topic, "--partitions", "2", "--replicas", "1", "--schema", "../../schemas/price.avsc",
 		"--kafka", s.brokers, "--registry", s.registry)
 	s.awaitTopic(t, topic)
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(restarts)*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience+time.Duration(restarts)*time.Minute)
 	defer cancel()
 	ends := &ends{oracle: newLedger("kafka", nil)}
 	ends.ledgers = append(ends.ledgers, goSurvivor(t, ctx, s.ws, topic, nil), goSurvivor(t, ctx, s.ws, topic, survivorKeys))

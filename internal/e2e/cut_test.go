@@ -49,7 +49,7 @@ func TestACutLogIsTold(t *testing.T) {
 	admin, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...))
 	require.NoError(t, err)
 	t.Cleanup(admin.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	l := &cutLog{t: t, env: c.Env(t), admin: admin, topic: brokertest.Name(t, "cut"), seen: map[int64]string{}}
 	reg, err := schemas.NewRegistry(schemas.RegistryOptions{URL: s.registry})
@@ -111,7 +111,7 @@ func (l *cutLog) awaitLeader(ctx context.Context, leader int32, isr int) {
 		}
 		last = ts[l.topic].Partitions[0]
 		return last.Leader == leader && len(last.ISR) == isr
-	}, time.Minute, 200*time.Millisecond, "broker %d leads: %+v", leader, &last)
+	}, patience, 200*time.Millisecond, "broker %d leads: %+v", leader, &last)
 }
 
 func (l *cutLog) write(ctx context.Context, n int) {
@@ -122,7 +122,7 @@ func (l *cutLog) write(ctx context.Context, n int) {
 		require.Eventually(l.t, func() bool {
 			_, err := l.env.Client.Append(ctx, l.topic, 0, []broker.AppendRecord{{Value: append(v, text...)}})
 			return err == nil
-		}, time.Minute, 50*time.Millisecond)
+		}, patience, 50*time.Millisecond)
 	}
 }
 
@@ -187,7 +187,7 @@ func (l *cutLog) await(what string, ok func() bool) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return ok()
-	}, 2*time.Minute, 20*time.Millisecond, "%s", what)
+	}, patience, 20*time.Millisecond, "%s", what)
 }
 
 // judge holds what came after the reset against what the log holds now.

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -24,11 +23,11 @@ func TestForeignProducer(t *testing.T) {
 	brokertest.All(t, func(t *testing.T, env *brokertest.Env) {
 		s := newStack(t, strings.Join(env.Addrs, ","), 1, 1)
 		topic := brokertest.Name(t, "foreign")
-		want := run(t, 2*time.Minute, py, "testdata/foreign.py", s.brokers, s.registry, topic, "500")
+		want := run(t, py, "testdata/foreign.py", s.brokers, s.registry, topic, "500")
 		s.awaitTopic(t, topic)
 		brokertest.Report(t, "confluent-kafka 2.16.0 (Python) on "+env.Name)
 
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		c, err := client.Dial(ctx, client.Options{URLs: s.ws})
 		require.NoError(t, err)

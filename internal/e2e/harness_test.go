@@ -24,6 +24,10 @@ import (
 	"github.com/tapecast/tapecast/schemas/registry"
 )
 
+// patience bounds waits for what has to come: it is for what hangs, not for a
+// slow machine.
+const patience = 3 * time.Minute
+
 // binary builds tapecast once for all tests.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tapecast-e2e-")
@@ -133,14 +137,14 @@ func (p *proc) kill() { p.stop(syscall.SIGKILL) }
 
 func (p *proc) restart() {
 	p.start()
-	p.awaitReady(60 * time.Second)
+	p.awaitReady()
 }
 
 // awaitReady asks until /readyz says yes.
-func (p *proc) awaitReady(limit time.Duration) {
+func (p *proc) awaitReady() {
 	p.t.Helper()
 	last := ""
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		select {
 		case <-p.done:
 			require.FailNow(p.t, p.name+" has ended", p.out.String())
@@ -205,7 +209,7 @@ func newStack(t testing.TB, brokers string, fanouts, gateways int, gatewayArgs .
 	s.ingests = append(s.ingests, newProc(t, "ingest-0", "http://"+admin+"/readyz", args...))
 	s.ingest = append(s.ingest, "http://"+addr)
 	for _, p := range s.all() {
-		p.awaitReady(60 * time.Second)
+		p.awaitReady()
 	}
 	return s
 }
@@ -222,7 +226,7 @@ func (s *stack) awaitTopic(t testing.TB, topic string) {
 			}
 			_ = resp.Body.Close()
 			return resp.StatusCode == http.StatusOK
-		}, 30*time.Second, 20*time.Millisecond, "%s does not find %s", ws, topic)
+		}, patience, 20*time.Millisecond, "%s does not find %s", ws, topic)
 	}
 }
 
@@ -231,9 +235,9 @@ func (s *stack) all() []*proc {
 }
 
 // run runs a program to its end and returns what it wrote to standard output.
-func run(t testing.TB, limit time.Duration, name string, args ...string) []byte {
+func run(t testing.TB, name string, args ...string) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stderr bytes.Buffer

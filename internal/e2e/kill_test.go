@@ -53,7 +53,7 @@ func TestNothingIsLostWhenProcessesDie(t *testing.T) {
 			o := loadtest.Options{
 				Brokers: env.Addrs, RegistryURL: s.registry, Gateways: s.ws, Ingest: s.ingest[0],
 				Subscribers: 40, Producers: 2, Rate: 800, Duration: 60 * time.Second, Resume: 4 * time.Second,
-				Drain: 90 * time.Second, Progress: os.Stderr,
+				Drain: patience, Progress: os.Stderr,
 			}
 			if env.Name == "kafka" {
 				o.Oracle = javaOracle(t, env.Addrs)

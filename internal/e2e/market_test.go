@@ -174,16 +174,16 @@ func TestMarketData(t *testing.T) {
 		bin, err := binary()
 		require.NoError(t, err)
 		for topic, schema := range map[string]string{m.qt: "quotes", m.tt: "trades"} {
-			run(t, time.Minute, bin, "topics", "create", topic, "--partitions", "1", "--replicas", "1", "--schema", "../../schemas/"+schema+".avsc",
+			run(t, bin, "topics", "create", topic, "--partitions", "1", "--replicas", "1", "--schema", "../../schemas/"+schema+".avsc",
 				"--kafka", s.brokers, "--registry", s.registry)
 			s.awaitTopic(t, topic)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 		defer cancel()
 		m.live(ctx, func() {
-			out := run(t, time.Minute, bin, "pub", m.qt, quotesFile, "--key", "symbol", "--time", "ts_ns", "--kafka", s.brokers, "--registry", s.registry)
+			out := run(t, bin, "pub", m.qt, quotesFile, "--key", "symbol", "--time", "ts_ns", "--kafka", s.brokers, "--registry", s.registry)
 			t.Logf("%s", out)
-			run(t, time.Minute, bin, "pub", m.tt, tradesFile, "--key", "symbol", "--time", "ts_ns", "--kafka", s.brokers, "--registry", s.registry)
+			run(t, bin, "pub", m.tt, tradesFile, "--key", "symbol", "--time", "ts_ns", "--kafka", s.brokers, "--registry", s.registry)
 		})
 		m.trades(ctx, trades)
 		m.resumed(ctx)

@@ -53,7 +53,7 @@ func meddled(t *testing.T, s *stack, env *brokertest.Env, m *meddler.Meddler) *l
 	t.Helper()
 	rep, err := loadtest.Run(t.Context(), loadtest.Options{
 		Brokers: env.Addrs, RegistryURL: s.registry, Gateways: []string{"ws://" + meddle(t, s.ws[0], m) + "/ws"},
-		Subscribers: 20, Rate: 400, Duration: 3 * time.Second, Resume: 2 * time.Second, Drain: time.Minute,
+		Subscribers: 20, Rate: 400, Duration: 3 * time.Second, Resume: 2 * time.Second, Drain: patience,
 	})
 	require.NoError(t, err)
 	return rep

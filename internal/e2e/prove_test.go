@@ -170,7 +170,7 @@ func (a *arena) insync() {
 			}
 		}
 		return true
-	}, 2*time.Minute, 200*time.Millisecond, "replicas come back")
+	}, patience, 200*time.Millisecond, "replicas come back")
 }
 
 // tamper doubles and reorders records of a delivery topic, and drops some.
@@ -253,7 +253,7 @@ func TestProve(t *testing.T) {
 		rep, err = loadtest.Run(t.Context(), loadtest.Options{
 			Brokers: a.proxies.addrs, RegistryURL: a.stack.registry, Gateways: a.stack.ws,
 			Subscribers: int(envFloat(t, "TAPECAST_TEST_PROVE_SUBSCRIBERS", 200)), Producers: 2, Rate: envFloat(t, "TAPECAST_TEST_PROVE_RATE", 250),
-			Duration: d, Resume: 10 * time.Second, Drain: 3 * time.Minute, Seed: seed, Progress: os.Stderr,
+			Duration: d, Resume: 10 * time.Second, Drain: patience, Seed: seed, Progress: os.Stderr,
 			Oracle: javaOracle(t, a.cluster.Addrs()),
 		})
 		return err
