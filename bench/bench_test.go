@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gorilla/websocket"
 )
 
 // TestMain lets the test binary be the processes that the benchmark starts.
@@ -135,6 +139,34 @@ func TestClockCountsDeliveries(t *testing.T) {
 		if got := c.owed(c.start.Add(2 * time.Second)); got != 1000 {
 			t.Errorf("1,000 of 2,000 were sent, %d are owed", got)
 		}
+	}
+}
+
+// The handler of gorilla's servers returns, and its client gets messages all the same.
+func TestGorillasHandlerReturns(t *testing.T) {
+	n := newNaive(work{Subs: 1, Rate: 1000, Size: valueSize}, true)
+	returned := make(chan struct{}, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		n.enter(rw, r)
+		returned <- struct{}{}
+	}))
+	defer server.Close()
+	ws, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(server.URL, "http"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ws.Close() }()
+	select {
+	case <-returned:
+	case <-time.After(time.Minute):
+		t.Fatal("the handler has not returned")
+	}
+	var on flagged
+	on.set(true)
+	defer on.set(false)
+	go n.publish(n.w, on.get, func(int64) {})
+	if _, b, err := ws.ReadMessage(); err != nil || !bytes.ContainsRune(b, mark) {
+		t.Errorf("got %q, %v", b, err)
 	}
 }
 

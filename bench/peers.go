@@ -44,35 +44,42 @@ func newNaive(w work, prepared bool) *naive {
 }
 
 func (n *naive) serve(ln net.Listener) error {
+	return (&http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(n.enter)}).Serve(ln)
+}
+
+// enter upgrades a connection and leaves it to two goroutines, as gorilla's
+// chat example does: once it has returned, what package net/http had for the
+// connection can be collected.
+func (n *naive) enter(rw http.ResponseWriter, r *http.Request) {
 	up := websocket.Upgrader{ReadBufferSize: 1024, WriteBufferSize: 1024, CheckOrigin: func(*http.Request) bool { return true }}
-	return (&http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		keys := []int{0}
-		if n.w.Keys > 0 {
-			keys = n.w.keysOf(sessionOf(r))
-		}
-		ws, err := up.Upgrade(rw, r, nil)
-		if err != nil {
-			return
-		}
-		ch := make(chan message, 256)
-		n.mu.Lock()
-		for _, k := range keys {
-			n.by[k] = append(n.by[k], ch)
-		}
-		n.mu.Unlock()
-		go func() {
-			for {
-				if _, _, err := ws.ReadMessage(); err != nil {
-					return
-				}
-			}
-		}()
+	keys := []int{0}
+	if n.w.Keys > 0 {
+		keys = n.w.keysOf(sessionOf(r))
+	}
+	ws, err := up.Upgrade(rw, r, nil)
+	if err != nil {
+		return
+	}
+	ch := make(chan message, 256)
+	n.mu.Lock()
+	for _, k := range keys {
+		n.by[k] = append(n.by[k], ch)
+	}
+	n.mu.Unlock()
+	go func() {
 		for m := range ch {
 			if m.write(ws) != nil {
 				return
 			}
 		}
-	})}).Serve(ln)
+	}()
+	go func() {
+		for {
+			if _, _, err := ws.ReadMessage(); err != nil {
+				return
+			}
+		}
+	}()
 }
 
 func (n *naive) publish(w work, on func() bool, due func(int64)) {
