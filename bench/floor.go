@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tapecast/tapecast/internal/rawio"
 )
 
 // floor writes prebuilt frames to bare descriptors: what no server can go below.
@@ -153,10 +155,12 @@ func (f *floor) publish(w work, on func() bool, due func(int64)) {
 	}
 }
 
-// writeAll waits where it must: the floor's clients read.
+// writeAll waits where it must: the floor's clients read. It writes as the
+// gateway does: package syscall's call wakes the runtime's monitor, which no
+// server has to pay for.
 func writeAll(fd int, p []byte) {
 	for len(p) > 0 && fd > 0 {
-		n, err := syscall.Write(fd, p)
+		n, err := rawio.Write(uintptr(fd), p)
 		switch {
 		case n > 0:
 			p = p[n:]

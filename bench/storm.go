@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/delivery"
+	"github.com/tapecast/tapecast/internal/rawio"
 	"github.com/tapecast/tapecast/internal/stream"
 )
 
@@ -64,7 +65,7 @@ func stormFloor(args []string) error {
 				if at[i] == len(all) {
 					continue
 				}
-				n, err := syscall.Write(fd, all[at[i]:min(len(all), at[i]+64<<10)])
+				n, err := rawio.Write(uintptr(fd), all[at[i]:min(len(all), at[i]+64<<10)])
 				switch {
 				case n > 0:
 					moved = true
