@@ -139,6 +139,35 @@ func TestClockCountsDeliveries(t *testing.T) {
 		if got := c.owed(c.start.Add(2 * time.Second)); got != 1000 {
 			t.Errorf("1,000 of 2,000 were sent, %d are owed", got)
 		}
+		if got := c.at().Sub(c.start); got != time.Second {
+			t.Errorf("message 1,000 of 1,000/s was due after %v", got)
+		}
+		if got := c.next().Sub(c.at()); got != time.Millisecond {
+			t.Errorf("message 1,001 of 1,000/s is due %v later", got)
+		}
+	}
+}
+
+// Who looks seldom, or late, gives messages the times at which they were due.
+func TestMessagesAreAsOldAsTheyAre(t *testing.T) {
+	c := newClock(work{Subs: 1, Rate: 30})
+	last := c.start
+	for _, look := range []time.Duration{34 * time.Millisecond, 67 * time.Millisecond, time.Second} {
+		now := c.start.Add(look)
+		n := c.owed(now)
+		if n == 0 {
+			t.Fatalf("after %v nothing is owed", look)
+		}
+		for range n {
+			c.key()
+			if at := c.at(); !at.After(last) || at.After(now) {
+				t.Errorf("a message of the look after %v is of %v", look, at.Sub(c.start))
+			}
+			if gap := c.at().Sub(last); gap < 33*time.Millisecond || gap > 34*time.Millisecond {
+				t.Errorf("a message of 30/s is of %v after the one before", gap)
+			}
+			last = c.at()
+		}
 	}
 }
 

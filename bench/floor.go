@@ -110,6 +110,9 @@ func (f *floor) publish(w work, on func() bool, due func(int64)) {
 	offset := 0
 	for next := time.Now(); ; {
 		next = next.Add(pause)
+		if c != nil && c.next().After(next) {
+			next = c.next() // before it there is nothing to write
+		}
 		if d := time.Until(next); d > 0 {
 			time.Sleep(d)
 		} else {
@@ -124,11 +127,9 @@ func (f *floor) publish(w work, on func() bool, due func(int64)) {
 		}
 		now := time.Now()
 		shared, frames = shared[:0], frames[:0]
-		n := c.owed(now)
-		// Messages came evenly over the pause, as the clients' latencies shall show.
-		for i := range n {
+		for range c.owed(now) {
 			k := c.key()
-			at := now.Add(-time.Duration(n-i) * time.Second / time.Duration(max(w.Rate, 1)))
+			at := c.at()
 			start := len(shared)
 			shared = frame(shared, k, offset, value(nil, w.Size, at), at)
 			offset++

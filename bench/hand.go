@@ -120,7 +120,8 @@ func (h *hand) run(ctx context.Context, w work, publishing func() bool, due func
 			}
 			for range min(c.owed(now), 4000) {
 				k := c.key()
-				r := stream.Record{Offset: next, Time: now.UnixMilli(), Accepted: now.UnixMicro(), Value: value(nil, w.Size, now)}
+				at := c.at()
+				r := stream.Record{Offset: next, Time: at.UnixMilli(), Accepted: at.UnixMicro(), Value: value(nil, w.Size, at)}
 				if k >= 0 {
 					r.Key = keys[k]
 				}

@@ -101,7 +101,7 @@ func (n *naive) publish(w work, on func() bool, due func(int64)) {
 }
 
 // paced publishes evenly, looking every millisecond; flush (may be nil) ends a look.
-func paced(w work, on func() bool, due func(int64), send func(key, offset int, v []byte, now time.Time), flush func()) {
+func paced(w work, on func() bool, due func(int64), send func(key, offset int, v []byte, at time.Time), flush func()) {
 	var c *clock
 	for offset := 0; ; time.Sleep(time.Millisecond) {
 		if !on() {
@@ -113,7 +113,9 @@ func paced(w work, on func() bool, due func(int64), send func(key, offset int, v
 		}
 		now := time.Now()
 		for range c.owed(now) {
-			send(c.key(), offset, value(nil, w.Size, now), now)
+			k := c.key()
+			at := c.at()
+			send(k, offset, value(nil, w.Size, at), at)
 			offset++
 			// A server that cannot keep up is late with publishing as well.
 			due(int64(float64(c.due) * float64(max(c.sent+c.owed(time.Now()), c.sent)) / float64(c.sent)))

@@ -185,6 +185,17 @@ func (c *clock) owed(now time.Time) int {
 	return int(now.Sub(c.start).Seconds()*float64(c.w.Rate)) - c.sent
 }
 
+// at is when the message that was drawn last was due. Messages come evenly, however
+// seldom a publisher looks: latencies begin there, for every server.
+func (c *clock) at() time.Time { return c.nth(c.sent) }
+
+// next is when the next message is due.
+func (c *clock) next() time.Time { return c.nth(c.sent + 1) }
+
+func (c *clock) nth(n int) time.Time {
+	return c.start.Add(time.Duration(n) * time.Second / time.Duration(max(c.w.Rate, 1)))
+}
+
 // key draws the next message's key (-1 = none) and counts it.
 func (c *clock) key() int {
 	c.sent++
