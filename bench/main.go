@@ -49,7 +49,7 @@ func benchMain(args []string) error {
 	fs.StringVar(&o.profile, "profile", "", "CPU profiles: file name; work and server are appended")
 	fs.StringVar(&o.history, "history", "history.jsonl", "append the run to this file, a line of JSON; \"\" = do not")
 	fs.Float64Var(&o.busy, "busy", .2, "cores: other processes that use more of the machine during the run are told in the table")
-	fs.StringVar(&o.kafka, "kafka", "", "host:port of a Kafka cluster for hop and direct; \"\" = an embedded broker")
+	fs.StringVar(&o.kafka, "kafka", "", "host:port of a Kafka cluster for hop, direct, replay and the storms, and for fanout beside the embedded one; \"\" = an embedded broker")
 	fs.BoolVar(&o.add, "add", false, "add the works to the last run of -history: a long run in pieces")
 	list := fs.Bool("list", false, "list the works")
 	against := fs.Bool("compare", false, "print the last two runs of -history side by side")
