@@ -5,6 +5,7 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -12,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tapecast/tapecast/internal/broker"
 	"github.com/tapecast/tapecast/internal/embedded"
@@ -106,10 +109,11 @@ func (e *Env) Topic(t testing.TB, partitions int, config ...string) string {
 	return name
 }
 
-// Create makes a topic of this name. config holds pairs of key and value.
+// Create makes a topic of this name, and waits until it can be read. config
+// holds pairs of key and value.
 func (e *Env) Create(t testing.TB, name string, partitions int, config ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	spec := broker.TopicSpec{Name: name, Partitions: partitions, Config: map[string]string{}}
 	for i := 0; i+1 < len(config); i += 2 {
@@ -117,5 +121,35 @@ func (e *Env) Create(t testing.TB, name string, partitions int, config ...string
 	}
 	if _, created, err := e.Client.CreateTopic(ctx, spec); err != nil || !created {
 		t.Fatalf("create topic %s: created %v, %v", name, created, err)
+	}
+	if e.Kfake != nil {
+		return
+	}
+	if err := led(ctx, e.Addrs, name, partitions); err != nil {
+		t.Fatalf("create topic %s: %v", name, err)
+	}
+}
+
+// led waits until the leader of every partition answers for it. Apache Kafka
+// answers that a topic is made before its brokers have heard of that.
+func led(ctx context.Context, addrs []string, topic string, partitions int) error {
+	c, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.MetadataMinAge(10*time.Millisecond))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for {
+		ends, err := kadm.NewClient(c).ListEndOffsets(ctx, topic)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err == nil && len(ends[topic]) == partitions {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d partitions are led: %w", len(ends[topic]), partitions, errors.Join(err, ctx.Err()))
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
