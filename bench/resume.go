@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -81,7 +82,9 @@ func resumeMain(args []string) error {
 	}
 	if w.live {
 		// These measure, and would be on machines of their own: the storm's clients
-		// are not to delay them. Who may not ask for that measures both.
+		// are not to delay them. Who may not ask for that measures both. Linux gives
+		// a priority to the thread that asks for it, so this one reads.
+		runtime.LockOSThread()
 		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, -10)
 		return r.follow()
 	}
