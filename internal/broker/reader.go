@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -21,8 +22,9 @@ type Reader struct {
 	partition int32
 	puller    *Puller // nil = Follow reads by itself
 
-	// memory of the last span, reused
+	// memory of the last span, given back before the next one
 	records []stream.Record
+	room    *[]stream.Record // where the records' memory comes from; nil = there is none
 	answer  *memory
 	plain   []*[]byte
 	aborted map[int64]struct{}
@@ -249,12 +251,29 @@ func (r *Reader) release() {
 		r.plain[i] = nil
 	}
 	r.plain = r.plain[:0]
+	if r.room == nil {
+		return
+	}
 	clear(r.records)
-	r.records = r.records[:0]
+	if cap(r.records) <= maxRecords {
+		*r.room = r.records[:0]
+		rooms.Put(r.room)
+	}
+	r.room, r.records = nil, nil
+}
+
+// maxRecords bounds the records of one span, and what a pooled room may keep:
+// small records take many times what they take in Kafka.
+const maxRecords = 128 << 10
+
+// rooms holds memory for the records of an answer, as buffers does for its bytes.
+var rooms = sync.Pool{New: func() any { return new([]stream.Record) }}
+
+// furnish gets the reader memory for records.
+func (r *Reader) furnish() {
+	r.room, _ = rooms.Get().(*[]stream.Record)
+	r.records = *r.room
 }
 
 // Close releases the reader's buffer.
-func (r *Reader) Close() {
-	r.release()
-	r.records = nil
-}
+func (r *Reader) Close() { r.release() }

@@ -192,6 +192,37 @@ func TestDecodingAllocatesNothingPerRecord(t *testing.T) {
 	}
 }
 
+// Records that are next to nothing in Kafka take ten times that here: a span
+// ends, in the middle of a batch if it must, and what it took is not kept.
+func TestASpanHasSoManyRecords(t *testing.T) {
+	for _, batches := range [][]int{{maxRecords + 5}, {maxRecords - 3, 10}, {maxRecords, 1}, {3, maxRecords, 7}} {
+		var all []byte
+		total := 0
+		for _, n := range batches {
+			all = append(all, encode(t, int64(total), codecZstd, some(n)...)...)
+			total += n
+		}
+		r := &Reader{aborted: map[int64]struct{}{}}
+		next := int64(0)
+		for spans := 0; next < int64(total); spans++ {
+			require.Less(t, spans, 3, batches)
+			span, need, err := r.walk(&fetched{stable: int64(total), records: all}, next, 1<<20)
+			require.NoError(t, err)
+			require.Zero(t, need)
+			require.LessOrEqual(t, len(span.Records), maxRecords)
+			require.Equal(t, span.To-next, int64(len(span.Records)))
+			for i := range span.Records {
+				if span.Records[i].Offset != next+int64(i) {
+					t.Fatal(batches, i, span.Records[i].Offset, next)
+				}
+			}
+			next = span.To
+			r.release()
+			require.Nil(t, r.records, "who waits for records holds no memory for them")
+		}
+	}
+}
+
 // FuzzWalk feeds the walker what no broker would send: it may refuse, but not
 // panic, loop, or say something about records that it did not see.
 func FuzzWalk(f *testing.F) {

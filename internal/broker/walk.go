@@ -18,6 +18,7 @@ func maxSpanPlain(maxBytes int) int { return min(max(16*maxBytes, 16<<20), maxBa
 func (r *Reader) walk(got *fetched, from int64, maxBytes int) (span Span, need int, err error) {
 	span = Span{From: from, To: from, Start: got.start, End: got.stable, Bytes: got.bytes}
 	clear(r.aborted)
+	r.furnish()
 	aborted, budget := got.aborted, maxSpanPlain(maxBytes)
 	for b := got.records; len(b) > 0; {
 		h, records, rest, whole, err := nextBatch(b)
@@ -39,9 +40,10 @@ func (r *Reader) walk(got *fetched, from int64, maxBytes int) (span Span, need i
 				r.aborted[aborted[0].producer] = struct{}{}
 				aborted = aborted[1:]
 			}
-			var full bool
-			full, err = r.batch(&h, records, from, &budget, span.To > from)
-			if full {
+			var to int64
+			to, err = r.batch(&h, records, from, &budget, span.To > from)
+			if err == nil && to <= h.last() {
+				span.To = max(span.To, to)
 				break
 			}
 		}
@@ -100,38 +102,40 @@ func headerLast(b []byte) (last int64, ok bool) {
 	return base + delta, base >= 0 && delta >= 0 && delta < maxBatchDelta && count <= delta+1
 }
 
-// batch takes one batch's records. full: the answer has decompressed to enough.
-func (r *Reader) batch(h *header, records []byte, from int64, budget *int, progressed bool) (full bool, err error) {
+// batch takes one batch's records, all before to: not the whole batch if the answer
+// has brought enough.
+func (r *Reader) batch(h *header, records []byte, from int64, budget *int, progressed bool) (to int64, err error) {
+	to = h.last() + 1
 	if h.control() {
 		if abortMarker(h, records) {
 			delete(r.aborted, h.producer.id)
 		}
-		return false, nil
+		return to, nil
 	}
 	if h.transactional() {
 		if _, ok := r.aborted[h.producer.id]; ok && !sabotage.Is(sabotage.AbortedThrough) {
-			return false, nil
+			return to, nil
 		}
 	}
 	if h.codec() != codecNone {
 		if progressed && *budget <= 0 {
-			return true, nil
+			return max(from, h.base), nil
 		}
 		buf := takeBuffer()
 		plain, err := decompress(*buf, records, h.codec(), maxBatchPlain)
 		if err != nil {
-			return false, fmt.Errorf("batch at offset %d: %w", h.base, err)
+			return 0, fmt.Errorf("batch at offset %d: %w", h.base, err)
 		}
 		*buf, records = plain, plain
 		*budget -= len(plain)
 		r.plain = append(r.plain, buf)
 	}
 	kept := len(r.records)
-	if err := r.decode(h, records, from); err != nil {
+	if to, err = r.decode(h, records, from); err != nil {
 		r.records = r.records[:kept]
-		return false, fmt.Errorf("batch at offset %d: %w", h.base, err)
+		return 0, fmt.Errorf("batch at offset %d: %w", h.base, err)
 	}
-	return false, nil
+	return to, nil
 }
 
 // abortMarker tells whether a control batch ends a transaction by aborting it.
@@ -145,26 +149,30 @@ func abortMarker(h *header, records []byte) bool {
 	return !c.bad && h.codec() == codecNone && len(key) >= 4 && binary.BigEndian.Uint16(key[2:]) == 0
 }
 
-// decode appends a batch's records from offset from on.
-func (r *Reader) decode(h *header, b []byte, from int64) error {
+// decode appends a batch's records from offset from on, up to maxRecords in all: to
+// is the offset of the first that it did not take.
+func (r *Reader) decode(h *header, b []byte, from int64) (to int64, err error) {
 	c := cursor{b: b}
 	previous := int64(-1)
 	for range h.count {
 		size := c.varint()
 		if c.bad || size < 0 || size > int64(len(c.b)) {
-			return fmt.Errorf("%w: a record's length", ErrCorrupt)
+			return 0, fmt.Errorf("%w: a record's length", ErrCorrupt)
 		}
 		body := cursor{b: c.b[:size:size]}
 		c.b = c.b[size:]
 		body.skip(1) // attributes
 		timeDelta, delta := body.varint(), body.varint()
 		if body.bad || delta <= previous || delta > int64(h.lastDelta) {
-			return fmt.Errorf("%w: a record's offset", ErrCorrupt)
+			return 0, fmt.Errorf("%w: a record's offset", ErrCorrupt)
 		}
 		previous = delta
 		offset := h.base + delta
 		if offset < from {
 			continue
+		}
+		if len(r.records) >= maxRecords {
+			return offset, nil
 		}
 		rec := stream.Record{Offset: offset, Time: h.baseTime + timeDelta}
 		if h.attributes&maskLogAppendTime != 0 {
@@ -174,11 +182,11 @@ func (r *Reader) decode(h *header, b []byte, from int64) error {
 		rec.Value = body.nullable()
 		rec.Accepted = body.accepted()
 		if body.bad {
-			return fmt.Errorf("%w: a record's fields", ErrCorrupt)
+			return 0, fmt.Errorf("%w: a record's fields", ErrCorrupt)
 		}
 		r.records = append(r.records, rec)
 	}
-	return nil
+	return h.last() + 1, nil
 }
 
 // cursor reads the varints of a record.
