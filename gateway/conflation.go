@@ -40,6 +40,15 @@ func (f *conflation) add(e *feed.Event) (replaced int64) {
 	return replaced
 }
 
+// own has the newest events of a replayed chunk kept apart from what came with them.
+func own(byKey map[string]*feed.Event, events []*feed.Event) {
+	for _, e := range events {
+		if byKey[string(e.Key)] == e {
+			byKey[string(e.Key)] = e.Own()
+		}
+	}
+}
+
 // turn makes what was collected ready to be sent.
 func (f *conflation) turn() {
 	if len(f.byKey) == 0 {
@@ -59,5 +68,5 @@ func ascending(byKey map[string]*feed.Event) []*feed.Event {
 	return out
 }
 
-// eventSize is what holding an event costs, about.
-func eventSize(e *feed.Event) int { return 160 + 2*len(e.Key) + len(e.Value) }
+// eventSize is what holding an event of its own memory costs, about, with its place by key.
+func eventSize(e *feed.Event) int { return 288 + 2*len(e.Key) + len(e.Value) }

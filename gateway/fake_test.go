@@ -57,8 +57,9 @@ type fakeTopic struct {
 	subs   map[*fakeHold]bool
 	taps   map[*fakeTap]bool
 	gone   bool
-	frames map[*feed.Event]string // data as JSON; "poison", "wait"
-	homes  map[*feed.Event]int    // their partitions
+	latest int64            // when the newest event was accepted: another time for each, by which its copies are known
+	frames map[int64]string // by that: data as JSON; "poison", "wait"
+	homes  map[int64]int    // by that: their partitions
 }
 
 type fakeLog struct {
@@ -80,7 +81,7 @@ func epochOf(n byte) (id stream.TopicID) {
 func (f *fakeFeed) add(name string, partitions int) *fakeTopic {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &fakeTopic{name: name, id: epochOf(1), subs: map[*fakeHold]bool{}, taps: map[*fakeTap]bool{}, frames: map[*feed.Event]string{}, homes: map[*feed.Event]int{}}
+	t := &fakeTopic{name: name, id: epochOf(1), subs: map[*fakeHold]bool{}, taps: map[*fakeTap]bool{}, frames: map[int64]string{}, homes: map[int64]int{}}
 	for range partitions {
 		t.parts = append(t.parts, &fakeLog{})
 	}
@@ -96,7 +97,7 @@ func (f *fakeFeed) produce(topic string, partition int, key, data string) int64 
 // produceLate appends one event whose schema is known once come is called.
 func (f *fakeFeed) produceLate(topic string, partition int, key, data string) (come func()) {
 	e := f.append(topic, partition, key, data, "wait")
-	return func() { f.change(topic, func(t *fakeTopic) { t.frames[e] = data }) }
+	return func() { f.change(topic, func(t *fakeTopic) { t.frames[e.Accepted] = data }) }
 }
 
 // append appends one event that is shown as frame, and wakes.
@@ -104,14 +105,15 @@ func (f *fakeFeed) append(topic string, partition int, key, data, frame string) 
 	f.mu.Lock()
 	t := f.topics[topic]
 	l := t.parts[partition]
-	e := &feed.Event{Offset: l.end, Time: 1_546_383_600_000 + l.end, Accepted: time.Now().UnixMicro(), Value: []byte(data)}
+	t.latest = max(time.Now().UnixMicro(), t.latest+1)
+	e := &feed.Event{Offset: l.end, Time: 1_546_383_600_000 + l.end, Accepted: t.latest, Value: []byte(data)}
 	if key != "" {
 		e.Key = []byte(key)
 	}
 	if data == "null" {
 		e.Value = nil
 	}
-	t.frames[e], t.homes[e] = frame, partition
+	t.frames[e.Accepted], t.homes[e.Accepted] = frame, partition
 	l.events = append(l.events, e)
 	l.end++
 	subs := t.wakes(false)
@@ -415,7 +417,7 @@ var errWait = errors.New("the schema is not known yet")
 
 func (h *fakeHold) Frame(e *feed.Event, form feed.Form) ([]byte, error) {
 	defer h.lock()()
-	data := h.topic.frames[e]
+	data := h.topic.frames[e.Accepted]
 	switch data {
 	case "poison":
 		return nil, &schemas.PoisonError{Reason: "test"}
@@ -423,7 +425,7 @@ func (h *fakeHold) Frame(e *feed.Event, form feed.Form) ([]byte, error) {
 		return nil, errWait
 	}
 	b := []byte(`{"topic":` + strconv.Quote(h.topic.name))
-	if p := h.topic.homes[e]; p > 0 {
+	if p := h.topic.homes[e.Accepted]; p > 0 {
 		b = fmt.Appendf(b, `,"partition":%d`, p)
 	}
 	if e.Key != nil {

@@ -331,8 +331,8 @@ func takeSnapshot(ctx context.Context, h hold, bounds map[int32]broker.Bounds, l
 	count := 0
 	for _, part := range sortedPartitions(bounds) {
 		byKey := map[string]*feed.Event{}
-		at, err := s.scan(ctx, h, part, bounds[part], func(e *feed.Event) error {
-			return s.put(byKey, e, count)
+		at, err := s.scan(ctx, h, part, bounds[part], func(events []*feed.Event) error {
+			return s.putAll(byKey, events, count)
 		})
 		if err != nil {
 			s.free()
@@ -346,6 +346,17 @@ func takeSnapshot(ctx context.Context, h hold, bounds map[int32]broker.Bounds, l
 		count += len(byKey)
 	}
 	return s, nil
+}
+
+// putAll takes a chunk of what was replayed.
+func (s *snapshot) putAll(byKey map[string]*feed.Event, events []*feed.Event, count int) error {
+	for _, e := range events {
+		if err := s.put(byKey, e, count); err != nil {
+			return err
+		}
+	}
+	own(byKey, events)
+	return nil
 }
 
 func (s *snapshot) put(byKey map[string]*feed.Event, e *feed.Event, count int) error {
@@ -366,18 +377,14 @@ func (s *snapshot) put(byKey map[string]*feed.Event, e *feed.Event, count int) e
 	return s.charge(int64(eventSize(e)))
 }
 
-func (s *snapshot) scan(ctx context.Context, h hold, part int32, b broker.Bounds, put func(*feed.Event) error) (int64, error) {
+func (s *snapshot) scan(ctx context.Context, h hold, part int32, b broker.Bounds, put func([]*feed.Event) error) (int64, error) {
 	pos, to := b.Start, b.End
 	for range snapshotTry {
 		var failed error
 		end, err := h.Scan(ctx, part, pos, to, func(c feed.Chunk) bool {
-			for _, e := range c.Events {
-				if failed = put(e); failed != nil {
-					return false
-				}
-			}
+			failed = put(c.Events)
 			pos = max(pos, c.To)
-			return true
+			return failed == nil
 		})
 		switch {
 		case failed != nil:

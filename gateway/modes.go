@@ -156,10 +156,14 @@ func (c *conversation) collect(b *block, s *subscription, cur *cursor) bool {
 		cur.ready = false // nothing was read, whatever it said
 		return false
 	}
-	for _, e := range clip(chunk.Events, cur.until) {
+	events := clip(chunk.Events, cur.until)
+	for _, e := range events {
 		if e.Offset >= f.read {
 			s.skipped += f.add(e)
 		}
+	}
+	if chunk.Replayed {
+		own(f.byKey, events)
 	}
 	f.read = max(f.read, min(chunk.To, cur.until))
 	return true

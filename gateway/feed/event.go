@@ -135,6 +135,21 @@ func (e *Event) encode(f Form) ([]byte, error) {
 	return b, nil
 }
 
+// Own returns a copy with memory of its own, for who keeps it: an event that was
+// replayed is a piece of all that one fetch brought, and would keep that. The
+// copy's bytes, frames included, count in no budget here.
+func (e *Event) Own() *Event {
+	own := &Event{Offset: e.Offset, Time: e.Time, Accepted: e.Accepted, src: e.src}
+	both := append(append(make([]byte, 0, len(e.Key)+len(e.Value)), e.Key...), e.Value...)
+	if k := len(e.Key); e.Key != nil {
+		own.Key = both[:k:k]
+	}
+	if e.Value != nil {
+		own.Value = both[len(e.Key):]
+	}
+	return own
+}
+
 // size is what the event costs as long as no frame was made.
 func (e *Event) size() int64 { return eventBytes + int64(len(e.Key)+len(e.Value)) }
 

@@ -581,3 +581,27 @@ func TestRateIsPaidAfterTheFact(t *testing.T) {
 	r.spend(2000, now.Add(time.Hour))
 	require.Equal(t, time.Second, r.debt(now.Add(time.Hour)), "one second's worth is saved at most")
 }
+
+func TestAnEventsOwnCopy(t *testing.T) {
+	src := testSource(t, "price", 2, "json", nil)
+	var used atomic.Int64
+	for _, r := range []stream.Record{rec(7, "k"), rec(8, ""), {Offset: 9, Key: []byte{}, Value: []byte(`1`)}, {Offset: 10, Key: []byte("gone")}} {
+		b := newBlock(src, &used, 0, 100, 100, []stream.Record{r})
+		e := b.event(0)
+		own := e.Own()
+		counted := used.Load()
+		require.Equal(t, e.Key, own.Key)
+		require.Equal(t, e.Key == nil, own.Key == nil)
+		require.Equal(t, e.Value == nil, own.Value == nil)
+		want, err := e.Frame(FormText)
+		require.NoError(t, err)
+		frame := int64(len(want))
+		clear(b.data)
+		got, err := own.Frame(FormText)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got))
+		require.Equal(t, counted+frame, used.Load(), "its bytes count where it is kept")
+		b.release()
+	}
+	require.Zero(t, used.Load())
+}
