@@ -23,13 +23,16 @@ type answer struct {
 func newAnswer(n int) *answer {
 	a := &answer{memory: make([]byte, 1<<20)}
 	for i := range n {
-		at := i * 100
-		key := append(a.memory[at:at], fmt.Sprintf("k%d", i%10)...)
-		value := append(a.memory[at+10:at+10], fmt.Sprintf("v%d", i)...)
-		a.events = append(a.events, &feed.Event{Offset: int64(i), Time: int64(i), Key: key, Value: value})
+		a.events = append(a.events, &feed.Event{
+			Offset: int64(i), Time: int64(i), Key: a.piece(i*100, fmt.Sprintf("k%d", i%10)), Value: a.piece(i*100+10, fmt.Sprintf("v%d", i)),
+		})
 	}
 	a.frame, a.head = appendFrame(nil, opText, []byte("{}")), int64(n)
 	return a
+}
+
+func (a *answer) piece(at int, text string) []byte {
+	return a.memory[at : at+copy(a.memory[at:], text)]
 }
 
 func (a *answer) Read(p int32, cursor int64, limit int) feed.Chunk {
