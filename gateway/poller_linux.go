@@ -47,8 +47,11 @@ func newPoller() (*poller, error) {
 }
 
 // add puts a socket into the set, not armed. token comes back with its events.
+// Linux tells of errors and hang-ups whatever was asked, and would again and again
+// until somebody reads: so they too are told once. Nobody has to note that: arm
+// looks afresh, and tells what there is by then.
 func (p *poller) add(raw syscall.RawConn, token uint64) error {
-	return p.control(raw, syscall.EPOLL_CTL_ADD, 0, token)
+	return p.control(raw, syscall.EPOLL_CTL_ADD, epollOnce, token)
 }
 
 // arm has a socket told once, at once if there is something already.
