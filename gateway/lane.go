@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -73,8 +74,9 @@ type keyedSeat struct {
 	kind    wireKind
 	place   int      // in keyed
 	cursors []cursor // the subscription's: they do not move while it sits here
-	keys    [][]byte
-	due     []int32 // its events in the stretch
+	keys    [][]byte // ascending, each once
+	places  []int32  // by key, in the lane's byKey
+	due     []int32  // its events in the stretch
 }
 
 // keptDue is how long a list of events a member keeps between passes.
@@ -178,8 +180,11 @@ func (l *lane) sit(s *session, sub *subscription, ahead bool) {
 	if l.byKey == nil {
 		l.byKey = map[string][]*keyedSeat{}
 	}
-	for _, key := range m.keys {
-		l.byKey[string(key)] = append(l.byKey[string(key)], m)
+	m.places = make([]int32, len(m.keys))
+	for i, key := range m.keys {
+		list := l.byKey[string(key)]
+		m.places[i] = int32(len(list)) //nolint:gosec // members of one shard
+		l.byKey[string(key)] = append(list, m)
 	}
 }
 
@@ -208,8 +213,8 @@ func (l *lane) leave(s *session) {
 		l.keyed[m.place].place = m.place
 		l.keyed[last] = nil
 		l.keyed = l.keyed[:last]
-		for _, key := range m.keys {
-			l.forget(string(key), m)
+		for i := range m.keys {
+			l.forget(m, i)
 		}
 	} else {
 		seats := l.whole[k]
@@ -228,18 +233,31 @@ func (l *lane) leave(s *session) {
 	}
 }
 
-func (l *lane) forget(key string, m *keyedSeat) {
-	list := l.byKey[key]
-	if i := slices.Index(list, m); i >= 0 {
-		list[i] = list[len(list)-1]
-		list[len(list)-1] = nil
-		list = list[:len(list)-1]
-	}
-	if len(list) == 0 {
-		delete(l.byKey, key)
+// forget takes a member out of the list of its i-th key. Whoever is last there
+// gets its place.
+func (l *lane) forget(m *keyedSeat, i int) {
+	key := m.keys[i]
+	list := l.byKey[string(key)]
+	last := len(list) - 1
+	moved := list[last]
+	list[m.places[i]] = moved
+	moved.places[moved.keyAt(key, i)] = m.places[i]
+	list[last] = nil
+	if last == 0 {
+		delete(l.byKey, string(key))
 	} else {
-		l.byKey[key] = list
+		l.byKey[string(key)] = list[:last]
 	}
+}
+
+// keyAt finds a key that the member wants among its keys. guess is where another
+// has it: those who want the same keys have them in the same order.
+func (m *keyedSeat) keyAt(key []byte, guess int) int {
+	if guess < len(m.keys) && bytes.Equal(m.keys[guess], key) {
+		return guess
+	}
+	i, _ := slices.BinarySearchFunc(m.keys, key, bytes.Compare)
+	return i
 }
 
 // sync brings a member's cursors to where the lane stands. It keeps its seat.

@@ -59,6 +59,7 @@ type Sub struct {
 
 	// guarded by the topic's subIndex
 	place, placeWhole int
+	places            []int32 // by key of the filter
 
 	armed   atomic.Bool // the last Read found nothing more: a wake is due when there is
 	pending atomic.Bool // the last Read waits for Kafka or for a hand-over

@@ -31,7 +31,9 @@ func (x *subIndex) add(s *Sub) {
 	if x.byKey == nil {
 		x.byKey = map[string][]*Sub{}
 	}
-	for _, k := range s.filter.keys {
+	s.places = make([]int32, len(s.filter.keys))
+	for i, k := range s.filter.keys {
+		s.places[i] = int32(len(x.byKey[k])) //nolint:gosec // subs of one node
 		x.byKey[k] = append(x.byKey[k], s)
 	}
 }
@@ -44,19 +46,25 @@ func (x *subIndex) remove(s *Sub) {
 		x.whole = takeOut(x.whole, s.placeWhole, func(moved *Sub) { moved.placeWhole = s.placeWhole })
 		return
 	}
-	for _, k := range s.filter.keys {
-		l := x.byKey[k]
-		if i := slices.Index(l, s); i >= 0 {
-			l[i] = l[len(l)-1]
-			l[len(l)-1] = nil
-			l = l[:len(l)-1]
-		}
+	for i, k := range s.filter.keys {
+		l := takeOut(x.byKey[k], int(s.places[i]), func(moved *Sub) { moved.places[moved.keyAt(k, i)] = s.places[i] })
 		if len(l) == 0 {
 			delete(x.byKey, k)
 		} else {
 			x.byKey[k] = l
 		}
 	}
+}
+
+// keyAt finds a key that the sub wants among its keys. guess is where another
+// has it: those who want the same keys have them in the same order.
+func (s *Sub) keyAt(key string, guess int) int {
+	keys := s.filter.keys
+	if guess < len(keys) && keys[guess] == key {
+		return guess
+	}
+	i, _ := slices.BinarySearch(keys, key)
+	return i
 }
 
 func (x *subIndex) tap(t *Tap) {
