@@ -19,15 +19,26 @@ import (
 
 // floor writes prebuilt frames to bare descriptors: what no server can go below.
 type floor struct {
-	w    work
-	hold time.Duration
+	w     work
+	hold  time.Duration
+	write func(fd uintptr, p []byte) (n int, err error)
 
 	mu  sync.Mutex
 	fds []int // by session
 }
 
+// newFloor writes as the gateway does: package syscall's call wakes the runtime's
+// monitor, which no server has to pay for.
 func newFloor(w work, hold time.Duration) *floor {
-	return &floor{w: w, hold: hold, fds: make([]int, w.Subs)}
+	return &floor{w: w, hold: hold, write: rawio.Write, fds: make([]int, w.Subs)}
+}
+
+// newPlain is the floor by package syscall: what a loop of writes takes that does
+// not go past the runtime's scheduler.
+func newPlain(w work, hold time.Duration) *floor {
+	f := newFloor(w, hold)
+	f.write = func(fd uintptr, p []byte) (int, error) { return syscall.Write(int(fd), p) } //nolint:gosec // a descriptor
+	return f
 }
 
 func (f *floor) serve(ln net.Listener) error {
@@ -151,17 +162,15 @@ func (f *floor) publish(w work, on func() bool, due func(int64)) {
 				}
 				mine[s], p = mine[s][:0], out
 			}
-			writeAll(fd, p)
+			f.writeAll(fd, p)
 		}
 	}
 }
 
-// writeAll waits where it must: the floor's clients read. It writes as the
-// gateway does: package syscall's call wakes the runtime's monitor, which no
-// server has to pay for.
-func writeAll(fd int, p []byte) {
+// writeAll waits where it must: the floor's clients read.
+func (f *floor) writeAll(fd int, p []byte) {
 	for len(p) > 0 && fd > 0 {
-		n, err := rawio.Write(uintptr(fd), p)
+		n, err := f.write(uintptr(fd), p)
 		switch {
 		case n > 0:
 			p = p[n:]

@@ -96,7 +96,7 @@ func (r *run) write() float64 {
 // peers the ratio to tapecast.
 func overFloor(rows []row) {
 	over(rows, "floor", xFloor, func(string) bool { return true })
-	over(rows, "tapecast", xOurs, func(name string) bool { return name != "floor" && name != "tapecast" })
+	over(rows, "tapecast", xOurs, func(name string) bool { return name != "floor" && name != "plain" && name != "tapecast" })
 }
 
 // over adds a ratio to what a server of the same hold needs or, where there is

@@ -110,7 +110,7 @@ func writeHeap(path string) error {
 }
 
 // kinds are the servers that a run can name.
-var kinds = []string{"floor", "tapecast", "centrifuge", "nats", "prepared", "naive", "tls"}
+var kinds = []string{"floor", "plain", "tapecast", "centrifuge", "nats", "prepared", "naive", "tls"}
 
 func newBackend(kind string, w work, hold time.Duration, addrs string) (backend, error) {
 	switch kind {
@@ -118,6 +118,8 @@ func newBackend(kind string, w work, hold time.Duration, addrs string) (backend,
 		return newTapecast(hold, strings.Split(addrs, ","))
 	case "floor":
 		return newFloor(w, hold), nil
+	case "plain":
+		return newPlain(w, hold), nil
 	case "tls":
 		return bareTLS{}, nil
 	case "naive":

@@ -34,10 +34,10 @@ type work struct {
 const valueSize = 92 // makes a frame of about 154 bytes
 
 var (
-	hold50    = []string{"floor@50", "tapecast@50"}
+	hold50    = []string{"floor@50", "plain@50", "tapecast@50"}
 	hold10    = []string{"floor@10", "tapecast@10"}
-	hold50and = []string{"floor@50", "tapecast@50", "floor@10", "tapecast@10"}
-	hold0     = []string{"floor@0", "tapecast@0"}
+	hold50and = []string{"floor@50", "plain@50", "tapecast@50", "floor@10", "tapecast@10"}
+	hold0     = []string{"floor@0", "plain@0", "tapecast@0"}
 )
 
 // works are the gateway's: the others are registered where they are written.
@@ -51,7 +51,7 @@ var works = []work{
 	{Name: "hot10", About: "1,000 subscribers x 10,000 msg/s, server on one core", Subs: 1000, Rate: 10_000, Size: valueSize, OneCore: true, Extra: true, Servers: hold10},
 	{Name: "big", About: "1,000 subscribers x 100 msg/s of 4 kB", Subs: 1000, Rate: 100, Size: 4000, Servers: hold10[1:]},
 	{Name: "stall", About: "the same, 1 % of them do not read", Subs: 1000, Rate: 100, Size: 4000, Stalled: 10, Servers: hold10[1:]},
-	{Name: "idle", About: "15,000 idle subscribers: memory", Subs: 15_000, OnlyIdle: true, Once: true, Servers: hold50[1:]},
+	{Name: "idle", About: "15,000 idle subscribers: memory", Subs: 15_000, OnlyIdle: true, Once: true, Servers: hold50[2:]},
 	{Name: "idletls", About: "6,000 idle subscribers over TLS: memory, and what TLS alone takes", Subs: 6000, OnlyIdle: true, TLS: true, Once: true, Servers: []string{"tls", "tapecast@50"}},
 }
 
