@@ -109,10 +109,15 @@ func wireOf(subprotocol string) wire {
 
 // setSendBuffer bounds what the kernel holds for a client that does not read.
 func setSendBuffer(conn net.Conn) {
-	if under, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		conn = under.NetConn()
-	}
-	if tcp, ok := rawio.TCP(conn); ok {
+	if tcp, ok := rawio.TCP(beneath(conn)); ok {
 		_ = tcp.SetWriteBuffer(sendBuffer)
 	}
+}
+
+// beneath is the connection that TLS goes over, and any other itself.
+func beneath(conn net.Conn) net.Conn {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return conn
 }

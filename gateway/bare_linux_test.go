@@ -48,14 +48,7 @@ func TestAParkedSocketIsBare(t *testing.T) {
 // TestAConnectionIsTakenOverWhole writes, reads and closes through a socket
 // that package net has let go of.
 func TestAConnectionIsTakenOverWhole(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	far, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	defer far.Close()
-	near, err := l.Accept()
-	require.NoError(t, err)
+	far, near := tcpPair(t)
 	b, raw, err := takeOver(near.(*net.TCPConn))
 	require.NoError(t, err)
 	_, err = near.Write([]byte("x"))

@@ -296,13 +296,10 @@ func (c *conversation) emit(b *block, s *subscription, cur *cursor, e *feed.Even
 // note has the block remember an event that can be taken back: one with a frame
 // that left as it is on the tape.
 func (c *conversation) note(b *block, s *subscription, frame []byte, next, time int64) {
-	switch c.wire.(type) {
-	case textWire:
-		if frame != nil {
-			b.note(frame, s, s.turn, next, time)
-		}
-	default:
+	if _, plain := c.wire.(textWire); !plain {
 		b.settled++
+	} else if frame != nil {
+		b.note(frame, s, s.turn, next, time)
 	}
 }
 

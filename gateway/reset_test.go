@@ -13,6 +13,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// tcpPair is a connection over loopback, from both sides. far is closed with the
+// test, near is the test's to close.
+func tcpPair(t *testing.T) (far, near net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	far, err = net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = far.Close() })
+	near, err = l.Accept()
+	require.NoError(t, err)
+	return far, near
+}
+
 // TestWhatACutClientDidNotTakeIsForgotten cuts a client off that does not read:
 // its connection is reset, over TLS too, so that the kernel keeps nothing for it.
 func TestWhatACutClientDidNotTakeIsForgotten(t *testing.T) {
@@ -22,14 +37,7 @@ func TestWhatACutClientDidNotTakeIsForgotten(t *testing.T) {
 	trust.ServerName = "example.com"
 	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			defer l.Close()
-			far, err := net.Dial("tcp", l.Addr().String())
-			require.NoError(t, err)
-			defer far.Close()
-			near, err := l.Accept()
-			require.NoError(t, err)
+			far, near := tcpPair(t)
 			conn := near
 			if secure {
 				shaken := make(chan error, 1)
@@ -43,7 +51,7 @@ func TestWhatACutClientDidNotTakeIsForgotten(t *testing.T) {
 			s := &socket{conn: conn, terms: &terms{start: time.Now(), timeout: 50 * time.Millisecond}}
 			require.Error(t, s.write(&block{buf: make([]byte, 64<<20)}))
 			require.NoError(t, near.Close()) // not TLS's: its goodbye waits for room
-			_, err = io.Copy(io.Discard, far)
+			_, err := io.Copy(io.Discard, far)
 			require.ErrorIs(t, err, syscall.ECONNRESET)
 		})
 	}

@@ -164,11 +164,7 @@ func (t *socket) send(p []byte, end time.Time) error {
 
 // reset makes the kernel forget what the client did not take.
 func (t *socket) reset() {
-	conn := t.conn
-	if under, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS, which has none of its own
-		conn = under.NetConn()
-	}
-	if tcp, ok := conn.(interface{ SetLinger(sec int) error }); ok {
+	if tcp, ok := beneath(t.conn).(interface{ SetLinger(sec int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 }

@@ -10,10 +10,7 @@ import (
 // unsent is how many bytes the kernel holds that the client's has not
 // acknowledged; 0 also where that is not known. From any goroutine.
 func unsent(conn net.Conn) int64 {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		conn = t.NetConn()
-	}
-	tcp, ok := conn.(syscall.Conn)
+	tcp, ok := beneath(conn).(syscall.Conn)
 	if !ok {
 		return 0
 	}

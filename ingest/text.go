@@ -89,7 +89,7 @@ func escapeLen(b []byte) (int, bool) {
 	return 6, true
 }
 
-// hex4 reads a \uXXXX at the beginning of b.
+// hex4 reads an escape of four hexadecimal digits, \u20ac, at the beginning of b.
 func hex4(b []byte) (rune, bool) {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0, false
@@ -204,7 +204,7 @@ func unquote(raw []byte) []byte {
 // trim cuts the white space around a text.
 func trim(b []byte) []byte {
 	i, end := jsontext.SkipSpace(b, 0), len(b)
-	for end > i && (b[end-1] == ' ' || b[end-1] == '\t' || b[end-1] == '\n' || b[end-1] == '\r') {
+	for end > i && jsontext.IsSpace(b[end-1]) {
 		end--
 	}
 	return b[i:end]

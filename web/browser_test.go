@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tapecast/tapecast/internal/app"
+	"github.com/tapecast/tapecast/internal/brokertest"
 )
 
 // backlog publishes n quotes of some keys, evenly spread until now.
@@ -128,7 +129,7 @@ func TestReplayRunsIntoTheLiveEdge(t *testing.T) {
 func TestAGatewayRestartsUnderAnOpenPage(t *testing.T) {
 	browser(t)
 	info := startDev(t)
-	listen := freeAddr(t)
+	listen := brokertest.Addr(t)
 	stop := startGateway(t, info, listen)
 	last := backlog(t, info.HTTP, 50, time.Minute, "EURUSD")
 	p := open(t, "http://"+listen)

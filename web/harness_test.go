@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tapecast/tapecast/internal/app"
+	"github.com/tapecast/tapecast/internal/brokertest"
 	"github.com/tapecast/tapecast/internal/config"
 )
 
@@ -66,14 +66,6 @@ var report = func() func(path string) {
 	}
 }()
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // run runs a process's part in this one, until stop.
 func run(t testing.TB, r app.Runner) (stop func()) {
 	t.Helper()
@@ -100,7 +92,7 @@ func startDev(t testing.TB) app.DevInfo {
 	t.Helper()
 	ready := make(chan app.DevInfo, 1)
 	d, err := app.NewDev(app.DevOptions{
-		Env: quiet, Listen: "127.0.0.1:0", KafkaListen: freeAddr(t), RegistryListen: "127.0.0.1:0", DataDir: t.TempDir(), NoDemo: true,
+		Env: quiet, Listen: "127.0.0.1:0", KafkaListen: brokertest.Addr(t), RegistryListen: "127.0.0.1:0", DataDir: t.TempDir(), NoDemo: true,
 		Ready: func(i app.DevInfo) { ready <- i },
 	})
 	require.NoError(t, err)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/brokertest"
 )
 
 // The JavaScript client in a page of its own, as a user of the package has it.
@@ -134,7 +136,7 @@ func TestTheModuleInAPage(t *testing.T) {
 		http.FileServer(http.Dir("../clients/js")).ServeHTTP(w, r)
 	}))
 	t.Cleanup(pages.Close)
-	listen := freeAddr(t)
+	listen := brokertest.Addr(t)
 	stop := startGateway(t, info, listen, pages.URL)
 	line := newWire(t, listen)
 

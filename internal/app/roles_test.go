@@ -13,19 +13,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tapecast/tapecast/internal/brokertest"
 	"github.com/tapecast/tapecast/internal/config"
 	"github.com/tapecast/tapecast/internal/embedded"
 	"github.com/tapecast/tapecast/schemas/registry"
 )
-
-// freeAddr is an address that nobody listens on now.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
-}
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
@@ -62,7 +54,7 @@ func start(t *testing.T, r *Role) func() error {
 }
 
 func TestRolesStartWithoutKafkaOrRegistrySayWhatIsMissingAndRecover(t *testing.T) {
-	kafkaAddr, registryAddr := freeAddr(t), freeAddr(t)
+	kafkaAddr, registryAddr := brokertest.Addr(t), brokertest.Addr(t)
 	cfg := config.Default()
 	cfg.Kafka.Brokers = []string{kafkaAddr}
 	cfg.Registry.URL = "http://" + registryAddr

@@ -30,29 +30,23 @@ func (c *Client) Append(ctx context.Context, topic string, partition int32, recs
 	if err != nil {
 		return 0, err
 	}
-	end := time.Now().Add(appendPatience)
-	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
-		base, err := c.appendOnce(ctx, topic, partition, batch)
-		switch {
-		case err == nil:
-			return base, nil
-		case movedOn(err) && time.Now().Add(pause).Before(end) && sleep(ctx, pause):
-			continue
-		case isCode(err, kafka.MessageSizeTooLarge, kafka.RecordListTooLarge):
-			err = fmt.Errorf("%w: %w", ErrRecordTooLarge, err)
-		}
+	err = retryIf(ctx, appendPatience, movedOn, func() (err error) {
+		base, err = c.appendOnce(ctx, topic, partition, batch)
+		return err
+	})
+	if isCode(err, kafka.MessageSizeTooLarge, kafka.RecordListTooLarge) {
+		err = fmt.Errorf("%w: %w", ErrRecordTooLarge, err)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("append to topic %s partition %d: %w", topic, partition, err)
 	}
+	return base, nil
 }
 
 // appendPatience is how long brokers may take to hear of a topic, a partition or
 // a leader that another one knows of already: milliseconds where all is well,
-// more where disks are slow. In between it is asked again after these pauses.
-const (
-	appendPatience = 5 * time.Second
-	shortestPause  = 20 * time.Millisecond
-	longestPause   = 500 * time.Millisecond
-)
+// more where disks are slow.
+const appendPatience = 5 * time.Second
 
 // appendOnce forgets who leads the partition if that turns out to be wrong.
 func (c *Client) appendOnce(ctx context.Context, topic string, partition int32, batch []byte) (base int64, err error) {

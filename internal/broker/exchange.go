@@ -120,7 +120,7 @@ func (x *exchange) receive(r io.Reader) error {
 	}
 	box := new([]byte)
 	if x.pooled {
-		box = takeBuffer()
+		box = buffers.take()
 	}
 	body, err := readBody(r, *box, size)
 	if err != nil {
@@ -133,20 +133,28 @@ func (x *exchange) receive(r io.Reader) error {
 
 // buffers holds memory for answers with records and for what they decompress
 // to, so that a reader that waits for records holds none.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
+var buffers = pool[byte]{most: maxPooled}
 
 // maxPooled bounds what one pooled buffer may keep.
 const maxPooled = 8 << 20
 
-func takeBuffer() *[]byte {
-	b, _ := buffers.Get().(*[]byte)
-	return b
+// pool lends slices, and keeps those that are not too large for who comes next.
+type pool[T any] struct {
+	slices sync.Pool
+	most   int // elements
 }
 
-func giveBuffer(b *[]byte) {
-	if b != nil && cap(*b) <= maxPooled {
+func (p *pool[T]) take() *[]T {
+	if b, ok := p.slices.Get().(*[]T); ok {
+		return b
+	}
+	return new([]T)
+}
+
+func (p *pool[T]) give(b *[]T) {
+	if b != nil && cap(*b) <= p.most {
 		*b = (*b)[:0]
-		buffers.Put(b)
+		p.slices.Put(b)
 	}
 }
 
@@ -201,7 +209,7 @@ func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	correlation := c.correlation.Add(1)
 	var memory *[]byte
 	if r.records {
-		memory = takeBuffer()
+		memory = buffers.take()
 	}
 	f := newFrame(memory, r.key, r.version, r.flexible, correlation, c.id)
 	r.body(f)
@@ -219,7 +227,7 @@ func (c *Client) askOnce(ctx context.Context, r request) (*answer, error) {
 	if r.records {
 		err = c.lines.roundTrip(ctx, r.to, x, r.slack+r.wait)
 		*memory = x.frame
-		giveBuffer(memory)
+		buffers.give(memory)
 	} else {
 		err = c.transported(ctx, x, r.slack+r.wait)
 	}
@@ -253,10 +261,15 @@ func (c *Client) dropIdle() {
 // retry calls f until it succeeds, fails for good, or d is over; the last
 // error is returned then.
 func retry(ctx context.Context, d time.Duration, f func() error) error {
+	return retryIf(ctx, d, Retryable, f)
+}
+
+// retryIf is retry of what fails in a way that is worth it.
+func retryIf(ctx context.Context, d time.Duration, worth func(error) bool, f func() error) error {
 	end := time.Now().Add(d)
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		err := f()
-		if err == nil || !Retryable(err) || ctx.Err() != nil || time.Now().Add(pause).After(end) {
+		if err == nil || !worth(err) || ctx.Err() != nil || time.Now().Add(pause).After(end) {
 			return err
 		}
 		if !sleep(ctx, pause) {

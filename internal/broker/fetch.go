@@ -66,7 +66,7 @@ type memory struct {
 
 func (m *memory) give() {
 	if m != nil && m.users.Add(-1) == 0 {
-		giveBuffer(m.box)
+		buffers.give(m.box)
 	}
 }
 
@@ -123,7 +123,7 @@ func (c *Client) fetchMany(ctx context.Context, ws []*pull, maxWait time.Duratio
 	}
 	outs, err := readFetched(a, ws)
 	if err != nil {
-		giveBuffer(a.buf)
+		buffers.give(a.buf)
 		return nil, err
 	}
 	mem := &memory{box: a.buf}

@@ -34,13 +34,9 @@ type Partition struct {
 // Topics returns the topics of these names that exist, or all that one broker
 // knows of with no names.
 func (c *Client) Topics(ctx context.Context, names ...string) ([]Topic, error) {
-	ask := c.lookUp
-	if len(names) == 0 {
-		ask = c.metadata
-	}
 	var out []Topic
 	err := retry(ctx, 5*time.Second, func() error {
-		answers, err := ask(ctx, names)
+		answers, err := c.lookUp(ctx, names)
 		if err != nil {
 			return err
 		}
@@ -77,8 +73,8 @@ const (
 	opinionPause   = 40 * time.Millisecond
 )
 
-// lookUp asks for topics by their names. What one broker does not know is asked
-// of others, as kafka-go asks the same one again and again.
+// lookUp asks for topics by their names, or for all. What one broker does not know
+// by name is asked of others, as kafka-go asks the same one again and again.
 func (c *Client) lookUp(ctx context.Context, names []string) ([]topicAnswer, error) {
 	answers, err := c.metadata(ctx, names)
 	for _, other := range c.lines.some(opinions - 1) {

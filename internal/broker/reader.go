@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -247,7 +246,7 @@ func (r *Reader) release() {
 	r.answer.give()
 	r.answer = nil
 	for i, b := range r.plain {
-		giveBuffer(b)
+		buffers.give(b)
 		r.plain[i] = nil
 	}
 	r.plain = r.plain[:0]
@@ -255,10 +254,8 @@ func (r *Reader) release() {
 		return
 	}
 	clear(r.records)
-	if cap(r.records) <= maxRecords {
-		*r.room = r.records[:0]
-		rooms.Put(r.room)
-	}
+	*r.room = r.records
+	rooms.give(r.room)
 	r.room, r.records = nil, nil
 }
 
@@ -267,11 +264,11 @@ func (r *Reader) release() {
 const maxRecords = 128 << 10
 
 // rooms holds memory for the records of an answer, as buffers does for its bytes.
-var rooms = sync.Pool{New: func() any { return new([]stream.Record) }}
+var rooms = pool[stream.Record]{most: maxRecords}
 
 // furnish gets the reader memory for records.
 func (r *Reader) furnish() {
-	r.room, _ = rooms.Get().(*[]stream.Record)
+	r.room = rooms.take()
 	r.records = *r.room
 }
 

@@ -150,8 +150,8 @@ func (s *Sender) ship(leader int32, items []Outgoing) bool {
 	if l == nil {
 		return false
 	}
-	memory := takeBuffer()
-	defer giveBuffer(memory)
+	memory := buffers.take()
+	defer buffers.give(memory)
 	correlation := s.client.correlation.Add(1)
 	f := newFrame(memory, keyProduce, produceVersion, false, correlation, s.client.id)
 	appendProduced(f, items)
@@ -287,7 +287,7 @@ func (s *Sender) next(l *sendLine) error {
 	}
 	errs := make([]error, len(items))
 	err := readProducedOf(&answer{b: *x.buf}, items, errs)
-	giveBuffer(x.buf)
+	buffers.give(x.buf)
 	if err != nil {
 		return err
 	}

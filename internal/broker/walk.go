@@ -121,7 +121,7 @@ func (r *Reader) batch(h *header, records []byte, from int64, budget *int, progr
 		if progressed && *budget <= 0 {
 			return max(from, h.base), nil
 		}
-		buf := takeBuffer()
+		buf := buffers.take()
 		plain, err := decompress(*buf, records, h.codec(), maxBatchPlain)
 		if err != nil {
 			return 0, fmt.Errorf("batch at offset %d: %w", h.base, err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"testing"
 )
 
 // ports are those that this process gives to what it starts. One that was free
@@ -38,6 +39,16 @@ func FreeAddr() (string, error) {
 		}
 	}
 	return "", errors.New("no port of loopback is free")
+}
+
+// Addr is FreeAddr for a test.
+func Addr(t testing.TB) string {
+	t.Helper()
+	addr, err := FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
 }
 
 func ownHost() string {

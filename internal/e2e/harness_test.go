@@ -50,14 +50,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// freeAddr is a loopback address that nobody listens on, and nobody else gets.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	addr, err := brokertest.FreeAddr()
-	require.NoError(t, err)
-	return addr
-}
-
 // output keeps the last of what a process wrote.
 type output struct {
 	mu  sync.Mutex
@@ -193,18 +185,18 @@ func newStack(t testing.TB, brokers string, fanouts, gateways int, gatewayArgs .
 	group := fmt.Sprintf("fanout-%d", time.Now().UnixNano())
 	common := []string{"--kafka", brokers, "--topics", "*", "--log-level", "info"}
 	for i := range fanouts {
-		admin := freeAddr(t)
+		admin := brokertest.Addr(t)
 		args := append([]string{"fanout", "--admin-listen", admin, "--group", group, "--instance", fmt.Sprintf("f%d", i)}, common...)
 		s.fanouts = append(s.fanouts, newProc(t, fmt.Sprintf("fanout-%d", i), "http://"+admin+"/readyz", args...))
 	}
 	for i := range gateways {
-		addr, admin := freeAddr(t), freeAddr(t)
+		addr, admin := brokertest.Addr(t), brokertest.Addr(t)
 		args := append([]string{"gateway", "--listen", addr, "--admin-listen", admin, "--registry", s.registry,
 			"--node", fmt.Sprintf("g%d", i), "--drain", "1s"}, append(common, gatewayArgs...)...)
 		s.gateways = append(s.gateways, newProc(t, fmt.Sprintf("gateway-%d", i), "http://"+admin+"/readyz", args...))
 		s.ws = append(s.ws, "ws://"+addr+"/ws")
 	}
-	addr, admin := freeAddr(t), freeAddr(t)
+	addr, admin := brokertest.Addr(t), brokertest.Addr(t)
 	args := append([]string{"ingest", "--listen", addr, "--admin-listen", admin, "--registry", s.registry}, common...)
 	s.ingests = append(s.ingests, newProc(t, "ingest-0", "http://"+admin+"/readyz", args...))
 	s.ingest = append(s.ingest, "http://"+addr)

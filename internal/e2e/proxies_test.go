@@ -17,6 +17,8 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tapecast/tapecast/internal/brokertest"
 )
 
 // proxies stand between all processes and all brokers of a cluster.
@@ -81,7 +83,7 @@ func (p *proxies) cut(i int) {
 func TestProxiesHealUnderTraffic(t *testing.T) {
 	echo, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	addr := freeAddr(t)
+	addr := brokertest.Addr(t)
 	p := newProxies(t, []string{addr}, []string{echo.Addr().String()})
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup

@@ -233,7 +233,7 @@ func TestRecoveryTimes(t *testing.T) {
 		}
 	}
 	third := func() {
-		admin := freeAddr(t)
+		admin := brokertest.Addr(t)
 		args := append(slices.Clone(s.fanouts[0].args), "--admin-listen", admin, "--instance", "f9")
 		p := newProc(t, "fanout-9", "http://"+admin+"/readyz", args...)
 		p.awaitReady()
